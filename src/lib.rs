@@ -1,1 +1,2 @@
-//! placeholder
+//! drover keeps Kafka topics flowing into Elasticsearch or OpenSearch.
+pub mod topic;

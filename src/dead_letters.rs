@@ -1,0 +1,153 @@
+//! Dead letters: records that no server will take, kept with the reason until someone decides.
+//!
+//! Guarantees of every [`DeadLetters`] store: what [`DeadLetters::put`] has answered is durable; the same id is one entry however often it is put; a store that is full or
+//! cannot be written refuses and the caller waits, so an offset never moves past a letter that is not safe. Owns the letter's form. Does not decide what is dead: that
+//! is the pipeline.
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::status::time_text;
+use crate::topic::TopicName;
+
+/// Why a record is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The server refused the document for good.
+    Rejected,
+    /// The record crashed its task, alone, again and again.
+    CrashLoop,
+    /// The document is larger than the server takes.
+    TooLarge,
+    /// The record has no value and the topic wants to know.
+    Tombstone,
+    /// The record is not what the topic's format asks for.
+    Format,
+}
+
+impl Cause {
+    /// The cause on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::CrashLoop => "crash_loop",
+            Self::TooLarge => "too_large",
+            Self::Tombstone => "tombstone",
+            Self::Format => "format",
+        }
+    }
+}
+
+/// What the server said; for causes without a server's answer the type is the cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LetterError {
+    /// The error's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The error's text.
+    pub reason: String,
+    /// The HTTP status of the item.
+    pub status: Option<u16>,
+}
+
+/// One dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetter {
+    /// The id of the document that the record would have become.
+    pub id: String,
+    /// The topic.
+    pub topic: TopicName,
+    /// The topic's UUID, or `null` where brokers have none.
+    pub topic_id: Option<String>,
+    /// The partition's number.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+    /// The record's timestamp.
+    #[serde(with = "time_text::option")]
+    pub timestamp: Option<Timestamp>,
+    /// The index that it was meant for.
+    pub index: String,
+    /// The record's key.
+    pub key_base64: Option<String>,
+    /// The record's value; cut in lists.
+    pub payload_base64: Option<String>,
+    /// The value's whole length in bytes.
+    pub payload_bytes: u64,
+    /// Whether `payload_base64` is cut.
+    pub truncated: bool,
+    /// What the server said.
+    pub error: LetterError,
+    /// Why the record is dead.
+    pub cause: Cause,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it first died.
+    #[serde(with = "time_text")]
+    pub first_at: Timestamp,
+    /// When it last died.
+    #[serde(with = "time_text")]
+    pub last_at: Timestamp,
+    /// The last redrive that failed.
+    #[serde(with = "time_text::option")]
+    pub redriven_at: Option<Timestamp>,
+}
+
+/// Which letters a list holds. Letters are ordered by topic, partition and offset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Query {
+    /// Only this topic's.
+    pub topic: Option<TopicName>,
+    /// Only this partition's.
+    pub partition: Option<i32>,
+    /// Only errors of this type.
+    pub error_type: Option<String>,
+    /// Only letters whose `last_at` is not before.
+    pub since: Option<Timestamp>,
+    /// Only letters whose `last_at` is before.
+    pub until: Option<Timestamp>,
+    /// Only letters after this one: topic, partition, offset.
+    pub after: Option<(TopicName, i32, i64)>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Why a store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configured size is reached.
+    #[error("the dead-letter store is full: {used} of {limit} bytes")]
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// The configured limit.
+        limit: u64,
+    },
+    /// The store cannot be read or written.
+    #[error("the dead-letter store is not available: {what}")]
+    Unavailable {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A store of dead letters; see the module for what every implementation guarantees.
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Keeps these letters durably. A letter whose id is known replaces the old one but keeps its `first_at`, and `attempts` goes up.
+    fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The letters that match, in order, with whole payloads.
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>>;
+
+    /// One letter, whole.
+    fn get(&self, id: &str) -> BoxFuture<'_, Result<Option<DeadLetter>, Error>>;
+
+    /// Bytes in use, as counted against `dead_letters.max_bytes`.
+    fn bytes(&self) -> u64;
+}

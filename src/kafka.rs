@@ -1,0 +1,3 @@
+//! Kafka.
+pub mod budget;
+pub mod chunk;

@@ -1,0 +1,1 @@
+//! A keyed supervisor: keeps one life running for each wanted key, and notices every way a life can end.

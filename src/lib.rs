@@ -1,6 +1,56 @@
-//! drover keeps Kafka topics flowing into Elasticsearch or OpenSearch.
+//! drover keeps a set of Kafka topics flowing into Elasticsearch or OpenSearch, with one supervised task per topic and partition and an HTTP control plane beside the
+//! pipeline.
+//!
+//! The promise that judges every decision: every record of a managed topic is indexed, or is in the dead letters with the reason, or was skipped by a policy or a rewind
+//! that someone named; nothing is committed before that is true; a restart, a rebalance or a crash repeats work but never a document.
+//!
+//! # The map
+//!
+//! ```text
+//!  config.yaml ─▶ desired::file ─┐                        complete lists only
+//!  store       ─▶ desired::store ┴─▶ desired::merge ─▶ Desired ─▶ reconcile::plan(desired, actual) ─▶ Plan
+//!                                                                                                      │
+//!                                                     consumer thread ◀─ subscribe, open, commit ──────┤
+//!                                                       │ chunks, one mailbox per partition            ▼
+//!                             supervisor ── spawn ──▶ partition task: format ─▶ segment ──▶ sink: bulk requests
+//!                                │  joins, backoff,      ▲                                    │
+//!                                │  watchdog             └── settled / rejected per record ◀──┘
+//!                                ▼                             └─▶ watermark ─▶ committed by the consumer thread
+//!                         Arc<Snapshot> ─▶ api, metrics
+//! ```
+//!
+//! Down the tree goes complete desired state, never a delta. Up comes an immutable snapshot, never a lock.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | what a configuration file may say, and what is said about a wrong one | [`config`] |
+//! | names, specs, index templates, document ids, facts | [`topic`] |
+//! | which topics are wanted, and which source wins | [`desired`] |
+//! | how wanted becomes running | [`reconcile`] |
+//! | how a crash is noticed, counted, backed off and restarted | [`supervisor`] |
+//! | consuming, assignment, offsets, commits, topic ids | [`kafka`] |
+//! | from a record to a document; when a record counts as settled | [`pipeline`] |
+//! | bulk requests; what each answer means | [`sink`] |
+//! | records that nobody will take | [`dead_letters`] |
+//! | states, health, reasons, the snapshot | [`status`] |
+//! | the HTTP API, its problems and its OpenAPI document | [`api`] |
+//! | start order, stop order, wiring | [`app`] |
+//!
+//! Only [`app`] and [`supervisor`] start tasks; every long-running part is an `async fn run`. All of rdkafka ends in [`kafka`], and its `ffi` module is the only one
+//! with unsafe code.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub, rust_2018_idioms)]
+
+pub mod api;
+pub mod app;
+pub mod config;
 pub mod dead_letters;
+pub mod desired;
 pub mod kafka;
+pub mod pipeline;
+pub mod reconcile;
 pub mod sink;
 pub mod status;
+pub mod supervisor;
 pub mod topic;

@@ -1,0 +1,89 @@
+//! The instance's long-running parts as supervised children.
+//!
+//! Guarantees that a part that ends, fails or panics is started again with backoff, and is shown with its restarts. A restarted sink or consumer ends no partition task:
+//! their handles stay valid. Owns the names of the parts and how each one's body is run; what the bodies do is theirs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::supervisor::{NoProgress, TaskContext, TaskError, Work};
+
+/// A part of the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// Reads the configuration file again.
+    ConfigFile,
+    /// Merges the sources.
+    Desired,
+    /// Makes the running set what is wanted.
+    Reconcile,
+    /// The consumer thread.
+    Consumer,
+    /// The bulk sink.
+    Sink,
+    /// Builds the snapshot.
+    Status,
+    /// The HTTP server.
+    Api,
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConfigFile => "config_file",
+            Self::Desired => "desired",
+            Self::Reconcile => "reconcile",
+            Self::Consumer => "consumer",
+            Self::Sink => "sink",
+            Self::Status => "status",
+            Self::Api => "api",
+        })
+    }
+}
+
+/// Makes one life of a part: a future that ends when it is cancelled.
+pub type Body = Arc<dyn Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send + Sync>;
+
+/// All parts by name, as work for a supervisor.
+#[derive(Default, Clone)]
+pub struct Components {
+    bodies: BTreeMap<Component, Body>,
+}
+
+impl Components {
+    /// Adds a part.
+    pub fn add<F>(&mut self, component: Component, body: F)
+    where
+        F: Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send + Sync + 'static,
+    {
+        self.bodies.insert(component, Arc::new(body));
+    }
+
+    /// The names of all parts that were added, as the set a supervisor is told to run.
+    pub fn wanted(&self) -> BTreeMap<Component, ()> {
+        self.bodies.keys().map(|component| (*component, ())).collect()
+    }
+}
+
+impl Work for Components {
+    type Key = Component;
+    type Spec = ();
+    type Progress = NoProgress;
+
+    fn progress(&self, _key: &Component) -> Arc<NoProgress> {
+        Arc::new(NoProgress)
+    }
+
+    fn run(&self, key: Component, _spec: (), context: TaskContext<NoProgress>) -> BoxFuture<'static, Result<(), TaskError>> {
+        let body = self.bodies.get(&key).cloned();
+        Box::pin(async move {
+            let Some(body) = body else { return Err(TaskError::fatal("no such part")) };
+            context.ready();
+            body(context.cancel.clone()).await
+        })
+    }
+}

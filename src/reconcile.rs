@@ -1,0 +1,409 @@
+//! Makes the running set what is wanted: one pure plan, and the loop that applies it.
+//!
+//! Guarantees: [`plan`] is a function of complete states, never of what changed; applying a plan twice changes nothing; a topic that Kafka lacks or forbids is left out
+//! of the subscription and so silences no other; a topic is subscribed only once its [`Facts`] are durable, so that every instance and every later run uses the same ids and
+//! start offsets. Owns the look-ups of topics and the admission of new ones. Does not consume, does not index, restarts nothing: it hands complete sets to the consumer and
+//! to the supervisor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::desired::Desired;
+use crate::desired::store::TopicStore;
+use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, TopicLook, TopicPlan};
+use crate::pipeline::{PartitionSpec, PartitionWork};
+use crate::status::{Reason, ReasonCode};
+use crate::supervisor::SupervisorHandle;
+use crate::topic::{Facts, Format, Metadata, Start, TopicName, TopicPartition, TopicSpec};
+
+/// How often topics are looked up when nothing else asks for it; a re-created topic is noticed no later.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// The same while a wanted topic is missing, forbidden or not yet admitted.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// What is known of the world: an input of [`plan`].
+#[derive(Debug, Clone, Default)]
+pub struct Actual {
+    /// What Kafka said of each wanted topic.
+    pub looks: BTreeMap<TopicName, TopicLook>,
+    /// The durable facts of admitted topics.
+    pub facts: BTreeMap<TopicName, Arc<Facts>>,
+    /// Topics that were found re-created since their facts were first written by this process.
+    pub recreated: BTreeSet<TopicName>,
+    /// The partitions that this instance has, with the epoch of their assignment.
+    pub assigned: BTreeMap<TopicPartition, u64>,
+}
+
+/// What has to run: complete sets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// The subscription.
+    pub topics: BTreeMap<TopicName, TopicPlan>,
+    /// The tasks.
+    pub tasks: BTreeMap<TopicPartition, PartitionSpec>,
+    /// Topics that exist but have no facts yet, or those of another incarnation of the topic.
+    pub admit: Vec<TopicName>,
+}
+
+/// Decides what has to run from what is wanted and what is there.
+pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
+    let mut plan = Plan::default();
+    let mut specs: BTreeMap<&TopicName, (Arc<TopicSpec>, Arc<Facts>)> = BTreeMap::new();
+    for (name, topic) in &desired.topics {
+        let Some(TopicLook::Exists { topic_id, .. }) = actual.looks.get(name) else {
+            continue;
+        };
+        let Some(facts) = actual.facts.get(name) else {
+            plan.admit.push(name.clone());
+            continue;
+        };
+        if topic_id.is_some() && *topic_id != facts.topic_id {
+            plan.admit.push(name.clone());
+            continue;
+        }
+        let spec = Arc::new(working_part(&topic.spec));
+        plan.topics.insert(
+            name.clone(),
+            TopicPlan {
+                topic_id: facts.topic_id.clone(),
+                recreated: actual.recreated.contains(name),
+                start_offsets: facts.start_offsets.clone(),
+                headers: wants_headers(&spec),
+            },
+        );
+        if topic.paused.is_none() {
+            specs.insert(name, (spec, facts.clone()));
+        }
+    }
+    for (partition, epoch) in &actual.assigned {
+        if let Some((spec, facts)) = specs.get(&partition.topic) {
+            plan.tasks.insert(partition.clone(), PartitionSpec { epoch: *epoch, topic: spec.clone(), facts: facts.clone() });
+        }
+    }
+    plan
+}
+
+/// The spec without what tasks do not look at, so that changing a label restarts nothing.
+fn working_part(spec: &TopicSpec) -> TopicSpec {
+    TopicSpec { labels: BTreeMap::new(), start: Start::default(), ..spec.clone() }
+}
+
+/// Headers are copied only where a document can contain them.
+fn wants_headers(spec: &TopicSpec) -> bool {
+    match (spec.metadata, spec.format) {
+        (Metadata::Off, _) | (_, Format::Classic) => false,
+        (Metadata::On, _) => true,
+        (Metadata::Auto, format) => matches!(format, Format::Text | Format::Auto),
+    }
+}
+
+/// What the loop learned of the wanted topics, for the status.
+#[derive(Debug, Clone, Default)]
+pub struct TopicsView {
+    /// Number of partitions of each topic that exists.
+    pub partitions: BTreeMap<TopicName, i32>,
+    /// The base of the document ids of each admitted topic; it changes when a topic was re-created.
+    pub id_bases: BTreeMap<TopicName, String>,
+    /// Why a wanted topic is not subscribed.
+    pub absent: BTreeMap<TopicName, Reason>,
+    /// Why look-ups fail, when they do.
+    pub trouble: Option<Reason>,
+}
+
+/// The loop and what it works on.
+pub struct Reconciler {
+    /// What is wanted.
+    pub desired: watch::Receiver<Option<Arc<Desired>>>,
+    /// Where facts are kept.
+    pub store: Arc<dyn TopicStore>,
+    /// Questions to Kafka.
+    pub lookups: Lookups,
+    /// Who subscribes.
+    pub consumer: ConsumerHandle,
+    /// Who runs the tasks.
+    pub tasks: SupervisorHandle<PartitionWork>,
+    /// What was learned, for the status.
+    pub view: watch::Sender<Arc<TopicsView>>,
+    /// The moment of the last turn of the loop, for liveness.
+    pub beat: watch::Sender<Instant>,
+}
+
+impl Reconciler {
+    /// Reconciles after each change and on a timer, until cancelled.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut desired = self.desired.clone();
+        let mut consumer = self.consumer.view();
+        let mut actual = Actual::default();
+        let mut look_at = Instant::now();
+        loop {
+            self.beat.send_replace(Instant::now());
+            let wanted = desired.borrow_and_update().clone();
+            let assigned = assigned_partitions(&consumer.borrow_and_update());
+            // At each assignment topics are looked up again: a re-created topic often shows as one.
+            let new_assignment = assigned.iter().any(|(partition, epoch)| actual.assigned.get(partition) != Some(epoch));
+            actual.assigned = assigned;
+            if let Some(wanted) = wanted {
+                let unknown = wanted.topics.keys().any(|name| !actual.looks.contains_key(name));
+                if unknown || new_assignment || Instant::now() >= look_at {
+                    look_at = Instant::now() + self.look(&wanted, &mut actual).await;
+                }
+                self.apply(&plan(&wanted, &actual));
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = desired.changed() => if changed.is_err() { return },
+                changed = consumer.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(look_at) => {}
+                // The heartbeat goes on while nothing happens.
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    fn apply(&self, plan: &Plan) {
+        self.consumer.subscribe(Arc::new(plan.topics.clone()));
+        self.tasks.apply(plan.tasks.clone());
+    }
+
+    /// Looks all wanted topics up and admits the new ones; answers when to look again.
+    async fn look(&self, wanted: &Desired, actual: &mut Actual) -> Duration {
+        let now = Timestamp::now();
+        let names: Vec<TopicName> = wanted.topics.keys().cloned().collect();
+        let mut view = TopicsView::clone(&self.view.borrow());
+        match self.lookups.describe(names).await {
+            Ok(looks) => {
+                actual.looks = looks;
+                view.trouble = None;
+            }
+            Err(error) => {
+                // What was known stays in force: an unreachable broker is no missing topic.
+                warn!(error = %error, "topics could not be looked up");
+                view.trouble = Some(kafka_unreachable(&error.to_string(), view.trouble.as_ref(), now));
+                self.view.send_replace(Arc::new(view));
+                return LOOK_AGAIN;
+            }
+        }
+        actual.facts.retain(|name, _| wanted.topics.contains_key(name));
+        for name in plan(wanted, actual).admit {
+            if let Err(error) = self.admit(&name, wanted, actual, now).await {
+                warn!(topic = %name, error, "topic is not admitted yet");
+            }
+        }
+        let absent = absent_topics(actual, &view.absent, now);
+        for (name, reason) in &absent {
+            if !view.absent.contains_key(name) {
+                warn!(topic = %name, code = reason.code.as_str(), "topic is not consumed");
+            }
+        }
+        view.absent = absent;
+        view.partitions = actual
+            .looks
+            .iter()
+            .filter_map(|(name, look)| match look {
+                TopicLook::Exists { partitions, .. } => Some((name.clone(), *partitions)),
+                _ => None,
+            })
+            .collect();
+        view.id_bases = actual.facts.iter().map(|(name, facts)| (name.clone(), facts.id_base.clone())).collect();
+        let waiting = !view.absent.is_empty() || !plan(wanted, actual).admit.is_empty();
+        self.view.send_replace(Arc::new(view));
+        if waiting { LOOK_AGAIN } else { LOOK_INTERVAL }
+    }
+
+    /// Finds or makes the durable facts of a topic that exists.
+    async fn admit(&self, name: &TopicName, wanted: &Desired, actual: &mut Actual, now: Timestamp) -> Result<(), String> {
+        let Some(TopicLook::Exists { topic_id, partitions }) = actual.looks.get(name).cloned() else {
+            return Ok(());
+        };
+        let Some(topic) = wanted.topics.get(name) else { return Ok(()) };
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let known = self.store.facts(name).await.map_err(|error| text(&error))?;
+        let facts = match judge(known, topic_id.as_deref()) {
+            Verdict::Keep(facts) => facts,
+            Verdict::New => {
+                let start_offsets = self.lookups.offsets(name, partitions, topic.spec.start).await.map_err(|error| text(&error))?;
+                let facts = new_facts(name, topic_id, partitions, start_offsets, now);
+                info!(topic = %name, partitions, id_base = facts.id_base, "topic admitted");
+                self.store.create_facts(name, facts).await.map_err(|error| text(&error))?
+            }
+            Verdict::Recreated(old) => {
+                let start_offsets = self.lookups.offsets(name, partitions, Start::Earliest).await.map_err(|error| text(&error))?;
+                let facts = new_facts(name, topic_id, partitions, start_offsets, now);
+                warn!(topic = %name, old = old.id_base, new = facts.id_base, "topic was re-created, it is read from its beginning");
+                let facts = self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?;
+                actual.recreated.insert(name.clone());
+                facts
+            }
+        };
+        actual.facts.insert(name.clone(), Arc::new(facts));
+        Ok(())
+    }
+}
+
+/// What the stored facts mean beside the topic's identity of today.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// The same topic.
+    Keep(Facts),
+    /// A topic that was never seen.
+    New,
+    /// The name is the same, the topic is another.
+    Recreated(Facts),
+}
+
+fn judge(known: Option<Facts>, topic_id: Option<&str>) -> Verdict {
+    let Some(facts) = known else { return Verdict::New };
+    match (facts.topic_id.as_deref(), topic_id) {
+        (Some(old), Some(new)) if old != new => Verdict::Recreated(facts),
+        // Facts without an id, or brokers that do not tell one now, leave nothing to compare: the ids that documents have stay.
+        _ => Verdict::Keep(facts),
+    }
+}
+
+fn new_facts(name: &TopicName, topic_id: Option<String>, partitions: i32, start_offsets: BTreeMap<i32, i64>, now: Timestamp) -> Facts {
+    let id_base = topic_id.clone().unwrap_or_else(|| name.to_string());
+    Facts { topic_id, id_base, partitions, start_offsets, first_seen_at: now }
+}
+
+fn assigned_partitions(view: &ConsumerView) -> BTreeMap<TopicPartition, u64> {
+    view.partitions.iter().map(|(partition, state)| (partition.clone(), state.epoch)).collect()
+}
+
+fn kafka_unreachable(error: &str, known: Option<&Reason>, now: Timestamp) -> Reason {
+    Reason {
+        code: ReasonCode::KafkaUnreachable,
+        message: format!("Kafka does not answer: {error}"),
+        remedy: "check that the brokers run and that kafka.brokers names them".to_owned(),
+        since_at: known.map_or(now, |reason| reason.since_at),
+    }
+}
+
+fn absent_topics(actual: &Actual, known: &BTreeMap<TopicName, Reason>, now: Timestamp) -> BTreeMap<TopicName, Reason> {
+    let mut absent = BTreeMap::new();
+    for (name, look) in &actual.looks {
+        let (code, message, remedy) = match look {
+            TopicLook::Exists { .. } => continue,
+            TopicLook::Missing => (
+                ReasonCode::TopicMissing,
+                "Kafka has no topic of this name".to_owned(),
+                "create the topic, or remove it here; it is picked up as soon as it exists".to_owned(),
+            ),
+            TopicLook::Forbidden => (
+                ReasonCode::TopicForbidden,
+                "Kafka does not let us read this topic".to_owned(),
+                "allow drover's user to describe and read the topic".to_owned(),
+            ),
+            TopicLook::Unknown(error) => (
+                ReasonCode::KafkaUnreachable,
+                format!("Kafka does not describe this topic: {error}"),
+                "check the brokers; the topic is looked up again".to_owned(),
+            ),
+        };
+        let since_at = known.get(name).filter(|reason| reason.code == code).map_or(now, |reason| reason.since_at);
+        absent.insert(name.clone(), Reason { code, message, remedy, since_at });
+    }
+    absent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::DesiredTopic;
+    use crate::status::Pause;
+    use crate::topic::SpecFields;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::new(text).expect("a legal name")
+    }
+
+    fn wanted(names: &[&str]) -> Desired {
+        let topic = DesiredTopic {
+            spec: Arc::new(TopicSpec::default()),
+            origin: BTreeMap::new(),
+            overrides: SpecFields::default(),
+            sources: Vec::new(),
+            paused: None,
+        };
+        let topics = names.iter().map(|text| (name(text), Arc::new(topic.clone()))).collect();
+        Desired { revision: 1, topics, sources: Vec::new() }
+    }
+
+    fn facts(topic_id: &str) -> Facts {
+        new_facts(&name("t"), Some(topic_id.to_owned()), 1, BTreeMap::from([(0, 5)]), Timestamp::UNIX_EPOCH)
+    }
+
+    fn exists(topic_id: &str) -> TopicLook {
+        TopicLook::Exists { topic_id: Some(topic_id.to_owned()), partitions: 1 }
+    }
+
+    fn actual() -> Actual {
+        let mut actual = Actual::default();
+        for topic in ["a", "b"] {
+            actual.looks.insert(name(topic), exists("X"));
+            actual.facts.insert(name(topic), Arc::new(facts("X")));
+            actual.assigned.insert(TopicPartition::new(name(topic), 0), 1);
+        }
+        actual
+    }
+
+    #[test]
+    fn a_missing_topic_silences_no_other() {
+        let mut actual = actual();
+        actual.looks.insert(name("gone"), TopicLook::Missing);
+        let plan = plan(&wanted(&["a", "b", "gone"]), &actual);
+        assert_eq!(plan.topics.keys().map(TopicName::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(plan.tasks.len(), 2);
+        assert!(plan.admit.is_empty());
+    }
+
+    #[test]
+    fn a_topic_without_facts_is_not_subscribed() {
+        let mut actual = actual();
+        actual.facts.remove("a");
+        let plan = plan(&wanted(&["a", "b"]), &actual);
+        assert_eq!((plan.admit, plan.topics.contains_key("a"), plan.tasks.len()), (vec![name("a")], false, 1));
+    }
+
+    #[test]
+    fn a_recreated_topic_runs_under_no_old_facts() {
+        let mut actual = actual();
+        actual.looks.insert(name("a"), exists("Y"));
+        let plan = plan(&wanted(&["a", "b"]), &actual);
+        assert_eq!((plan.admit, plan.tasks.len()), (vec![name("a")], 1));
+        assert_eq!(judge(Some(facts("X")), Some("Y")), Verdict::Recreated(facts("X")));
+        assert_eq!(judge(Some(facts("X")), None), Verdict::Keep(facts("X")));
+    }
+
+    #[test]
+    fn a_paused_topic_keeps_its_partitions_but_has_no_task() {
+        let mut desired = wanted(&["a", "b"]);
+        let pause = Pause { reason: None, actor: "me".to_owned(), since_at: Timestamp::UNIX_EPOCH, until_at: None };
+        let paused = DesiredTopic { paused: Some(pause), ..DesiredTopic::clone(&desired.topics["a"]) };
+        desired.topics.insert(name("a"), Arc::new(paused));
+        let plan = plan(&desired, &actual());
+        assert_eq!((plan.topics.len(), plan.tasks.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_changed_label_restarts_nothing() {
+        let before = plan(&wanted(&["a"]), &actual());
+        let mut desired = wanted(&["a"]);
+        let spec = TopicSpec { labels: BTreeMap::from([("team".to_owned(), "x".to_owned())]), start: Start::Latest, ..TopicSpec::default() };
+        let relabelled = DesiredTopic { spec: Arc::new(spec), ..DesiredTopic::clone(&desired.topics["a"]) };
+        desired.topics.insert(name("a"), Arc::new(relabelled));
+        assert_eq!(plan(&desired, &actual()), before);
+    }
+
+    #[test]
+    fn partitions_of_unwanted_topics_have_no_task() {
+        let plan = plan(&wanted(&["b"]), &actual());
+        assert_eq!(plan.tasks.keys().map(|partition| partition.topic.as_str()).collect::<Vec<_>>(), ["b"]);
+    }
+}

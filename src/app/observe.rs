@@ -1,0 +1,251 @@
+//! The observer: gathers what every part publishes and replaces the one snapshot that all readers share.
+//!
+//! Guarantees that the snapshot is built by one writer, from values that the parts publish, without a lock that the pipeline takes. Owns the rate meters and the first sight of each
+//! partition. Derives nothing itself: the rules are [`crate::status::derive`]'s.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::components::{Component as Part, Components};
+use crate::dead_letters::DeadLetters;
+use crate::desired::Desired;
+use crate::desired::file::FileView;
+use crate::kafka::budget::Budget;
+use crate::kafka::{ConsumerHandle, ConsumerView, PartitionView};
+use crate::pipeline::{PartitionProgress, PartitionWork};
+use crate::reconcile::TopicsView;
+use crate::sink::{SinkHandle, SinkStats};
+use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, TaskInput, TopicInput};
+use crate::status::rate::RateMeter;
+use crate::status::{Component, Memory, Reason, Snapshot, Task, TaskState, Topic};
+use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
+use crate::topic::{TopicName, TopicPartition};
+
+/// How often the snapshot is replaced.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Everything that the snapshot is made from.
+pub(super) struct Observer {
+    pub(super) instance: String,
+    pub(super) desired: watch::Receiver<Option<Arc<Desired>>>,
+    pub(super) file: watch::Receiver<FileView>,
+    pub(super) topics: watch::Receiver<Arc<TopicsView>>,
+    pub(super) tasks: SupervisorHandle<PartitionWork>,
+    pub(super) components: SupervisorHandle<Components>,
+    pub(super) consumer: ConsumerHandle,
+    pub(super) sink: SinkHandle,
+    pub(super) sink_stats: Arc<SinkStats>,
+    pub(super) budget: Budget,
+    pub(super) memory_limit: u64,
+    pub(super) prefetch_bytes: u64,
+    pub(super) dead_letters: Arc<dyn DeadLetters>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) out: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What the observer remembers between two snapshots.
+#[derive(Default)]
+struct Memories {
+    meters: BTreeMap<TopicPartition, RateMeter>,
+    first_seen: BTreeMap<TopicPartition, Timestamp>,
+}
+
+impl Observer {
+    /// Replaces the snapshot on a timer and when the set of tasks changes, until cancelled.
+    pub(super) async fn run(&self, cancel: CancellationToken) {
+        let started = Instant::now();
+        let mut memories = Memories::default();
+        let mut slots = self.tasks.view();
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+                changed = slots.changed() => {
+                    if changed.is_err() { return }
+                    // A storm of transitions is one snapshot.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    slots.mark_unchanged();
+                }
+            }
+            let snapshot = self.take(&mut memories, started.elapsed(), Timestamp::now());
+            self.out.send_replace(Arc::new(snapshot));
+        }
+    }
+
+    fn take(&self, memories: &mut Memories, elapsed: Duration, now: Timestamp) -> Snapshot {
+        let desired = self.desired.borrow().clone();
+        let topics_view = self.topics.borrow().clone();
+        let consumer = self.consumer.view().borrow().clone();
+        let slots = self.tasks.view().borrow().clone();
+        let file = self.file.borrow().clone();
+        let sink_trouble = self.sink.health().trouble;
+        let kafka_trouble = consumer.trouble.clone().or_else(|| topics_view.trouble.clone());
+
+        let mut tasks: Vec<Task> = Vec::new();
+        let mut topics: Vec<Topic> = Vec::new();
+        for (name, wanted) in desired.iter().flat_map(|desired| &desired.topics) {
+            let first_task = tasks.len();
+            let paused_at = wanted.paused.as_ref().map(|pause| pause.since_at);
+            for partition in partitions_of(name, &topics_view, &consumer, &slots) {
+                let slot = slots.get(&partition);
+                let rate = memories.rate(&partition, slot, elapsed);
+                let input = TaskInput {
+                    since_at: *memories.first_seen.entry(partition.clone()).or_insert(now),
+                    topic: name.clone(),
+                    partition: partition.partition,
+                    instance: self.instance.clone(),
+                    slot: slot.map(slot_input),
+                    progress: slot.map(|slot| progress_input(&slot.progress)),
+                    assignment: consumer.partitions.get(&partition).map(partition_input),
+                    kafka_trouble: kafka_trouble.clone(),
+                    sink_trouble: sink_trouble.clone(),
+                    paused_at,
+                    records_per_second: rate,
+                };
+                tasks.push(derive::task(input, now));
+            }
+            let own_tasks = tasks.get(first_task..).unwrap_or_default();
+            let input = TopicInput {
+                name: name.clone(),
+                spec: (*wanted.spec).clone(),
+                overrides: wanted.overrides.clone(),
+                spec_origin: wanted.origin.clone(),
+                sources: wanted.sources.clone(),
+                paused: wanted.paused.clone(),
+                partitions: topics_view.partitions.get(name).and_then(|count| usize::try_from(*count).ok()),
+                missing: topics_view.absent.get(name).or(kafka_trouble.as_ref()).cloned(),
+            };
+            topics.push(derive::topic(input, own_tasks));
+        }
+        memories.forget(|partition| desired.as_ref().is_some_and(|desired| desired.topics.contains_key(&partition.topic)));
+
+        Snapshot {
+            taken_at: now,
+            topics,
+            tasks,
+            sources: desired.as_ref().map(|desired| desired.sources.clone()).unwrap_or_default(),
+            components: self.component_rows(&kafka_trouble, &sink_trouble, now),
+            memory: Memory {
+                limit_bytes: self.memory_limit,
+                prefetch_bytes: self.prefetch_bytes,
+                in_flight_bytes: self.budget.used(),
+                peak_bytes: self.budget.peak(),
+            },
+            sink: self.sink_stats.totals(),
+            dead_letters_bytes: self.dead_letters.bytes(),
+            invariant_violations: BTreeMap::new(),
+            needs_restart: file.needs_restart,
+            first_list: desired.is_some(),
+            draining: *self.draining.borrow(),
+        }
+    }
+
+    /// The long-running parts; an outage of Kafka or of the sink is shown by the part that meets it.
+    fn component_rows(&self, kafka_trouble: &Option<Reason>, sink_trouble: &Option<Reason>, now: Timestamp) -> Vec<Component> {
+        let view = self.components.view().borrow().clone();
+        let mut rows = Vec::with_capacity(view.len());
+        for (part, slot) in view.iter() {
+            let trouble = match part {
+                Part::Consumer => kafka_trouble.as_ref(),
+                Part::Sink => sink_trouble.as_ref(),
+                _ => None,
+            };
+            rows.push(component_row(*part, slot, trouble, now));
+        }
+        rows
+    }
+}
+
+impl Memories {
+    fn rate(&mut self, partition: &TopicPartition, slot: Option<&SlotView<PartitionProgress>>, elapsed: Duration) -> f64 {
+        let settled = slot.map_or(0, |slot| slot.progress.settled());
+        self.meters.entry(partition.clone()).or_default().observe(elapsed, settled)
+    }
+
+    fn forget(&mut self, is_wanted: impl Fn(&TopicPartition) -> bool) {
+        self.meters.retain(|partition, _| is_wanted(partition));
+        self.first_seen.retain(|partition, _| is_wanted(partition));
+    }
+}
+
+/// Every partition that Kafka, the assignment or a task names.
+fn partitions_of(
+    name: &TopicName,
+    topics: &TopicsView,
+    consumer: &ConsumerView,
+    slots: &BTreeMap<TopicPartition, SlotView<PartitionProgress>>,
+) -> Vec<TopicPartition> {
+    let first = TopicPartition::new(name.clone(), 0);
+    let last = TopicPartition::new(name.clone(), i32::MAX);
+    let count = topics.partitions.get(name).copied().unwrap_or(0);
+    let mut partitions: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition::new(name.clone(), partition)).collect();
+    partitions.extend(consumer.partitions.range(first.clone()..=last.clone()).map(|(partition, _)| partition.clone()));
+    partitions.extend(slots.range(first..=last).map(|(partition, _)| partition.clone()));
+    partitions.sort_unstable();
+    partitions.dedup();
+    partitions
+}
+
+fn slot_input<P>(slot: &SlotView<P>) -> SlotInput {
+    SlotInput {
+        state: slot.state,
+        since_at: slot.since_at,
+        incarnation: slot.incarnation,
+        restarts_total: slot.restarts_total,
+        restarts_by_cause: slot.restarts_by_cause.clone(),
+        consecutive_failures: slot.consecutive_failures,
+        next_restart_at: slot.next_restart_at,
+        last_exit: slot.last_exit.clone(),
+        recent_exits: slot.recent_exits.clone(),
+    }
+}
+
+fn progress_input(progress: &PartitionProgress) -> ProgressInput {
+    ProgressInput {
+        indexed: progress.indexed(),
+        dead_lettered: progress.dead_lettered(),
+        skipped: progress.skipped(),
+        retried: progress.retried(),
+        position: progress.position(),
+        watermark: progress.watermark(),
+        watermark_timestamp_ms: progress.watermark_timestamp_ms(),
+        condition: progress.condition(),
+        pending: progress.pending(),
+    }
+}
+
+fn partition_input(view: &PartitionView) -> PartitionInput {
+    PartitionInput {
+        start: view.start,
+        position: Some(view.position),
+        committed: view.committed,
+        committed_at: view.committed_at,
+        high_watermark: view.high_watermark,
+        lost: view.lost.clone(),
+        lost_total: view.lost_total,
+    }
+}
+
+fn component_row(part: Part, slot: &SlotView<NoProgress>, trouble: Option<&Reason>, now: Timestamp) -> Component {
+    let (state, since_at) = match (slot.state, trouble) {
+        (TaskState::Running, Some(reason)) => (TaskState::Waiting, reason.since_at),
+        (state, _) => (state, slot.since_at),
+    };
+    Component {
+        name: part.to_string(),
+        state,
+        health: derive::health(state, since_at, now),
+        reason: trouble.cloned(),
+        since_at,
+        restarts_total: slot.restarts_total,
+        last_exit: slot.last_exit.clone(),
+    }
+}

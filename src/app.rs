@@ -48,3 +48,79 @@ pub struct Options {
     /// Listen on an address that others can reach although there are no tokens.
     pub insecure: bool,
 }
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Everything stopped in time.
+    Clean,
+    /// The deadline passed with work left, or something did not stop.
+    Leftovers,
+}
+
+/// Why drover does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is open to others and nothing guards it.
+    #[error(
+        "{0} can be reached by others and there are no tokens; listen on a loopback address, configure auth.tokens_file, or say --insecure if something else guards it"
+    )]
+    OpenToOthers(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; choose another address with `listen:` or --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data directory or something in it cannot be used.
+    #[error("cannot use the data directory {path}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A part refuses its settings.
+    #[error("cannot set up {part}")]
+    Setup {
+        /// The part.
+        part: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The configuration asks for what this version does not have.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl StartError {
+    /// The process's exit code: 78 for configuration, 1 for what another process holds.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::OpenToOthers(_) | Self::Unsupported(_) | Self::Setup { .. } => 78,
+            Self::Listen { .. } | Self::DataDir { .. } => 1,
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Enough threads for bulk requests and the API beside librdkafka's own; more cores do not help a stream that one consumer thread reads.
+pub fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
+}

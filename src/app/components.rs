@@ -37,7 +37,7 @@ impl fmt::Display for Component {
             Self::ConfigFile => "config_file",
             Self::Desired => "desired",
             Self::Reconcile => "reconcile",
-            Self::Consumer => "consumer",
+            Self::Consumer => "kafka",
             Self::Sink => "sink",
             Self::Status => "status",
             Self::Api => "api",

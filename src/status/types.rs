@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::time_text;
 use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicSpec};
 
 /// Serde form of times: RFC 3339 UTC with at most milliseconds.
@@ -195,7 +196,7 @@ pub struct Reason {
 }
 
 /// How a task's life ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitCause {
     /// It returned, which a task of an endless stream never should.
@@ -310,6 +311,14 @@ pub struct Task {
     pub lost: Vec<LostRange>,
     /// Settled records per second, mean of 10 s.
     pub records_per_second: f64,
+    /// Restarts by the cause of the exit before them; only the metrics tell them apart.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub restarts_by_cause: BTreeMap<ExitCause, u64>,
+    /// How long the oldest record that was read but not settled has been held, in seconds; only in the metrics.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub oldest_unsettled_seconds: f64,
 }
 
 /// What a topic does, over all its partitions.
@@ -493,6 +502,10 @@ pub struct Snapshot {
     pub sink: SinkTotals,
     /// Bytes in the dead-letter store.
     pub dead_letters_bytes: u64,
+    /// Violations of invariants that must never happen, by the invariant's name.
+    pub invariant_violations: BTreeMap<String, u64>,
+    /// Fields of the configuration whose new value takes effect at the next start.
+    pub needs_restart: Vec<String>,
     /// Whether a first merged list of topics was there.
     pub first_list: bool,
     /// Whether the instance shuts down.

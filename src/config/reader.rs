@@ -1,0 +1,334 @@
+//! Typed reading of tree nodes: every mistake becomes a [`Problem`] and reading goes on.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::tree::{Node, Value, printable};
+use super::{Environment, Problem, Secret};
+
+/// Gathers problems and warnings while values are read.
+pub(super) struct Reader<'a> {
+    base: &'a Path,
+    environment: Environment<'a>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// A mapping whose keys are taken one by one; what is left over is unknown.
+pub(super) struct Section<'n> {
+    pub(super) path: String,
+    entries: &'n [(Node, Node)],
+    taken: BTreeSet<&'static str>,
+}
+
+impl<'n> Section<'n> {
+    /// The value of a key; `None` when it is absent or says nothing.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<(String, &'n Node)> {
+        self.taken.insert(key);
+        let (_, node) = self.entries.iter().find(|(name, _)| name.text() == Some(key))?;
+        if node.is_null() {
+            return None;
+        }
+        Some((self.place_of(key), node))
+    }
+
+    /// The path of a key in this section.
+    pub(super) fn place_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Keys that nobody took, with their nodes.
+    fn unknown(&self) -> impl Iterator<Item = (&'n str, &'n Node)> + '_ {
+        self.entries.iter().filter_map(|(key, _)| Some((key.text()?, key))).filter(|(text, _)| !self.taken.contains(text))
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(base: &'a Path, environment: Environment<'a>) -> Self {
+        Self { base, environment, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
+        (self.problems, self.warnings)
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    pub(super) fn warning(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// A node as a section.
+    pub(super) fn section<'n>(&mut self, path: &str, node: &'n Node) -> Option<Section<'n>> {
+        match &node.value {
+            Value::Map(entries) => Some(Section { path: path.to_owned(), entries, taken: BTreeSet::new() }),
+            _ if node.is_null() => Some(Section { path: path.to_owned(), entries: &[], taken: BTreeSet::new() }),
+            _ => {
+                self.problem(node.problem(path, format!("this must be a mapping, not {}", node.kind()), "write it as key: value"));
+                None
+            }
+        }
+    }
+
+    /// Reports the keys that nobody took as errors.
+    pub(super) fn refuse_unknown(&mut self, section: &Section<'_>) {
+        for (key, node) in section.unknown() {
+            let known: Vec<&str> = section.taken.iter().copied().collect();
+            let remedy = match nearest(key, &known) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let path = section.place_of(&printable(key));
+            self.problem(node.problem(&path, format!("'{}' is not known here", printable(key)), remedy));
+        }
+    }
+
+    /// The items of a list; a single value counts as a list of one.
+    pub(super) fn list<'n>(&mut self, path: &str, node: &'n Node) -> Vec<(String, &'n Node)> {
+        match &node.value {
+            Value::List(items) => items.iter().enumerate().map(|(index, item)| (format!("{path}[{index}]"), item)).collect(),
+            _ => {
+                self.problem(node.problem(path, format!("this must be a list, not {}", node.kind()), "write it as [a, b] or one '- item' a line"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A text, with `${ENV}` filled in and `file:PATH` read.
+    pub(super) fn text(&mut self, path: &str, node: &Node) -> Option<String> {
+        let Some(raw) = node.text().filter(|_| !node.is_null()) else {
+            self.problem(node.problem(path, format!("this must be a single value, not {}", node.kind()), "write one value"));
+            return None;
+        };
+        let expanded = self.expand(path, node, raw)?;
+        let Some(name) = expanded.strip_prefix("file:") else { return Some(expanded) };
+        let file = self.base.join(name);
+        match std::fs::read_to_string(&file) {
+            Ok(content) => Some(content.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => {
+                self.problem(node.problem(path, format!("cannot read {}: {error}", file.display()), "name a readable file after 'file:'"));
+                None
+            }
+        }
+    }
+
+    fn expand(&mut self, path: &str, node: &Node, raw: &str) -> Option<String> {
+        let mut out = String::with_capacity(raw.len());
+        let mut rest = raw;
+        while let Some(start) = rest.find("${") {
+            out.push_str(&rest[..start]);
+            let inside = &rest[start + 2..];
+            let Some(end) = inside.find('}') else {
+                self.problem(node.problem(path, "'${' without '}'", "close the brace: ${NAME}"));
+                return None;
+            };
+            let name = &inside[..end];
+            let Some(value) = (self.environment)(name) else {
+                let shown = printable(name);
+                self.problem(node.problem(path, format!("the environment variable {shown} is not set"), format!("set {shown}, or write the value")));
+                return None;
+            };
+            out.push_str(&value);
+            rest = &inside[end + 1..];
+        }
+        out.push_str(rest);
+        Some(out)
+    }
+
+    pub(super) fn secret(&mut self, path: &str, node: &Node) -> Option<Secret> {
+        self.text(path, node).map(Secret::new)
+    }
+
+    pub(super) fn path(&mut self, path: &str, node: &Node) -> Option<PathBuf> {
+        // A path may be written with the same prefix as a value in a file means elsewhere, so it is only expanded.
+        let raw = node.text().map(str::to_owned);
+        let Some(raw) = raw else {
+            self.problem(node.problem(path, format!("this must be a path, not {}", node.kind()), "write one path"));
+            return None;
+        };
+        let expanded = self.expand(path, node, &raw)?;
+        Some(self.base.join(expanded))
+    }
+
+    pub(super) fn boolean(&mut self, path: &str, node: &Node) -> Option<bool> {
+        match self.text(path, node)?.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => {
+                self.problem(node.problem(path, "this is neither true nor false", "write true or false"));
+                None
+            }
+        }
+    }
+
+    /// A whole number between two bounds.
+    pub(super) fn number(&mut self, path: &str, node: &Node, least: u64, most: u64) -> Option<u64> {
+        let text = self.text(path, node)?;
+        match text.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Some(number),
+            _ => {
+                self.problem(node.problem(path, "this is not a whole number in range", format!("write a number from {least} to {most}")));
+                None
+            }
+        }
+    }
+
+    /// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
+    pub(super) fn duration(&mut self, path: &str, node: &Node, least: Duration, most: Duration) -> Option<Duration> {
+        let text = self.text(path, node)?;
+        match parse_duration(&text) {
+            Some(duration) if (least..=most).contains(&duration) => Some(duration),
+            Some(_) => {
+                self.problem(node.problem(path, "this duration is out of range", format!("between {least:?} and {most:?}")));
+                None
+            }
+            None => {
+                self.problem(node.problem(path, "this is not a duration", "write a number with its unit: 250ms, 60s, 5m, 1h"));
+                None
+            }
+        }
+    }
+
+    /// A size in bytes: a number, alone or with `KiB`, `MiB`, `GiB`, `KB`, `MB`, `GB`.
+    pub(super) fn size(&mut self, path: &str, node: &Node, least: u64, most: u64) -> Option<u64> {
+        let text = self.text(path, node)?;
+        match parse_size(&text) {
+            Some(size) if (least..=most).contains(&size) => Some(size),
+            Some(_) => {
+                self.problem(node.problem(path, "this size is out of range", format!("between {least} and {most} bytes")));
+                None
+            }
+            None => {
+                self.problem(node.problem(path, "this is not a size", "write bytes, or a number with its unit: 64KiB, 8MiB, 1GiB"));
+                None
+            }
+        }
+    }
+
+    /// A value of a type that reads itself from a text and says in its error what it takes.
+    pub(super) fn parsed<T: DeserializeOwned>(&mut self, path: &str, node: &Node, remedy: &str) -> Option<T> {
+        let text = self.text(path, node)?;
+        match serde_json::from_value(serde_json::Value::String(text)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(node.problem(path, printable_line(&error.to_string()), remedy));
+                None
+            }
+        }
+    }
+
+    pub(super) fn texts(&mut self, path: &str, node: &Node) -> Vec<String> {
+        self.list(path, node).into_iter().filter_map(|(path, item)| self.text(&path, item)).collect()
+    }
+}
+
+/// An error text of a library on one line without control characters.
+fn printable_line(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "KB" | "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// The known word at most two edits away.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let word = word.to_lowercase();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in known {
+        let distance = edit_distance(&word, candidate);
+        if distance <= 2 && distance < candidate.len() && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let above = row.get(j + 1).copied().unwrap_or(usize::MAX);
+            let best = (diagonal + usize::from(from != *to)).min(left + 1).min(above + 1);
+            diagonal = above;
+            if let Some(cell) = row.get_mut(j) {
+                *cell = left;
+            }
+            left = best;
+        }
+        if let Some(cell) = row.last_mut() {
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_without_a_unit_is_refused() {
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+        for wrong in ["", "5", "s", "-5s", "1.5s", "5 weeks", "99999999999999999999s"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_with_an_unknown_unit_is_refused() {
+        assert_eq!((parse_size("64KiB"), parse_size("1048576"), parse_size("1GB")), (Some(65_536), Some(1 << 20), Some(1_000_000_000)));
+        for wrong in ["", "KiB", "-1", "1.5MiB", "8 Mi", "1e3"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_recognised() {
+        assert_eq!(edit_distance("brokres", "brokers"), 2);
+        assert_eq!(edit_distance("kafka", "kafka"), 0);
+        assert_eq!(nearest("brokres", &["brokers", "group_id"]), Some("brokers"));
+        assert_eq!(nearest("zzz", &["brokers", "group_id"]), None);
+    }
+}

@@ -4,6 +4,7 @@
 //! tasks end → offsets are committed and the group is left → the API last, so that the drain can be watched; all under one deadline, and what did not stop in time is named.
 //! A second signal ends the process at once. Owns no rule about topics, records or HTTP: only the wiring.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::api::{ApiState, StaticInfo};
 use crate::config::{Config, Loaded, SinkConfig};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::local::LocalDeadLetters;
@@ -22,12 +25,11 @@ use crate::desired::file::FileSource;
 use crate::desired::store::TopicStore;
 use crate::desired::store::local::LocalStore;
 use crate::kafka::budget::Budget;
-use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, Lookups};
+use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups};
 use crate::pipeline::PartitionWork;
 use crate::reconcile::{Reconciler, TopicsView};
 use crate::sink::elasticsearch::ElasticsearchSink;
-use crate::supervisor::ledger::RedbLedger;
-use crate::supervisor::{NoLedger, Supervisor, SupervisorHandle, TaskError};
+use crate::supervisor::{NoLedger, RedbLedger, Settings, Supervisor, SupervisorHandle, TaskError};
 
 mod actions;
 mod components;
@@ -37,6 +39,8 @@ use components::{Component, Components};
 
 /// What librdkafka may prefetch: as fast as four times as much (`fetch` of one partition is on top).
 const PREFETCH_BYTES: u64 = 16 << 20;
+/// Parts of the instance are tried again at least this often: without one of them nothing works.
+const PART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Command-line options of `drover run`.
 #[derive(Debug, Clone)]
@@ -123,4 +127,290 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Enough threads for bulk requests and the API beside librdkafka's own; more cores do not help a stream that one consumer thread reads.
 pub fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
+}
+
+/// Runs until a signal asks it to stop, and then stops in order.
+pub async fn run(loaded: Loaded, options: Options) -> Result<End, StartError> {
+    let config = &loaded.config;
+    let address = options.listen.unwrap_or(config.listen);
+    refuse_what_is_not_there(config, address, options.insecure)?;
+    for warning in &loaded.warnings {
+        warn!(path = warning.path, line = warning.line, detail = warning.detail, "configuration warning");
+    }
+    let mut signals = Signals::new().map_err(|source| StartError::Setup { part: "signal handling", source: source.into() })?;
+    let listener = std::net::TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
+    let running = start(&loaded, &options, listener)?;
+    info!(address = %address, instance = running.instance, topics = config.topics.len(), "drover is up");
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = running.supervisors_ended() => "the end of a supervisor",
+    };
+    info!(signal, "stopping");
+    tokio::select! {
+        end = running.stop(config.supervision.shutdown_timeout) => Ok(end),
+        signal = signals.next() => {
+            warn!(signal, "told to stop a second time, leaving at once");
+            Ok(End::Leftovers)
+        }
+    }
+}
+
+/// What the configuration may say and this version does not do is refused, rather than left out silently.
+fn refuse_what_is_not_there(config: &Config, address: SocketAddr, insecure: bool) -> Result<(), StartError> {
+    let unsupported = |what: &str| Err(StartError::Unsupported(what.to_owned()));
+    if config.tokens_file.is_some() {
+        return unsupported("auth.tokens_file: tokens are not checked by this version yet; remove it and guard the address in another way");
+    }
+    if config.tls.is_some() {
+        return unsupported("tls: this version does not serve TLS yet; remove it and put a TLS proxy in front");
+    }
+    if config.dead_letters.store == Some(crate::config::DeadLetterStore::Elasticsearch) {
+        return unsupported("dead_letters.store: this version keeps dead letters locally only; write `store: local`");
+    }
+    if config.readiness_require.contains(&crate::config::Dependency::Etcd) {
+        return unsupported("readiness.require: etcd is not used by this version yet; remove it from the list");
+    }
+    let is_open = !address.ip().is_loopback() && config.tokens_file.is_none();
+    if is_open && !insecure {
+        return Err(StartError::OpenToOthers(address));
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The parts of a running instance, as far as stopping needs them.
+struct Running {
+    instance: String,
+    draining: watch::Sender<bool>,
+    wanted: BTreeMap<Component, ()>,
+    components: SupervisorHandle<Components>,
+    tasks: SupervisorHandle<PartitionWork>,
+    consumer: ConsumerHandle,
+    supervisors: CancellationToken,
+}
+
+fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) -> Result<Running, StartError> {
+    let config = &loaded.config;
+    let now = Timestamp::now();
+    let data_dir = &config.data_dir;
+    let at = |error: Box<dyn std::error::Error + Send + Sync>| StartError::DataDir { path: data_dir.clone(), source: error };
+    std::fs::create_dir_all(data_dir).map_err(|error| at(error.into()))?;
+    let (store, store_views) = LocalStore::open(&data_dir.join("store.redb")).map_err(|error| at(error.into()))?;
+    let store: Arc<dyn TopicStore> = Arc::new(store);
+    let letters = LocalDeadLetters::open(&data_dir.join("dead-letters.redb"), config.dead_letters.max_bytes).map_err(|error| at(error.into()))?;
+    let dead_letters: Arc<dyn DeadLetters> = Arc::new(letters);
+    let ledger = RedbLedger::open(&data_dir.join("restarts.redb")).map_err(|error| at(error.into()))?;
+
+    let SinkConfig::Elasticsearch(sink_config) = &config.sink else {
+        return Err(StartError::Unsupported("sink.file: this version does not write files yet; configure elasticsearch".to_owned()));
+    };
+    let setup = |part: &'static str| move |error: Box<dyn std::error::Error + Send + Sync>| StartError::Setup { part, source: error };
+    let (sink, sink_handle, sink_stats) = ElasticsearchSink::new(sink_config).map_err(|error| setup("elasticsearch")(error.into()))?;
+    let lookups = Lookups::new(&config.kafka, true).map_err(|error| setup("kafka")(error.into()))?;
+    let bodies = sink_config.max_bytes * sink_config.in_flight as u64;
+    let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies));
+    let sink_of_consumer = sink_handle.clone();
+    let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
+        kafka: config.kafka.clone(),
+        prefetch_bytes: PREFETCH_BYTES,
+        drain_timeout: config.supervision.drain_timeout,
+        budget: budget.clone(),
+        sink_is_well: Arc::new(move || sink_of_consumer.is_well()),
+    });
+    let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.view());
+
+    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone());
+    let patience = &config.supervision;
+    let task_settings = Settings {
+        backoff_max: patience.backoff_max,
+        stall_after: patience.stall_after,
+        crash_loop_after: patience.crash_loop_after,
+        ..Settings::default()
+    };
+    let (task_supervisor, tasks) = Supervisor::new("tasks", Arc::new(work), task_settings, Arc::new(ledger));
+
+    let (file, file_views) = FileSource::new(options.config_path.clone(), loaded, now);
+    let (merger, desired) = Merger::new(file_views.clone(), store_views);
+    let (topics, topics_views) = watch::channel(Arc::new(TopicsView::default()));
+    let (reconcile_beat, reconcile_beats) = watch::channel(Instant::now());
+    let reconciler = Reconciler {
+        desired: desired.clone(),
+        store,
+        lookups,
+        consumer: consumer_handle.clone(),
+        tasks: tasks.clone(),
+        view: topics,
+        beat: reconcile_beat,
+    };
+
+    let instance = config.instance.clone().unwrap_or_else(|| default_instance(&listener));
+    let (draining, draining_views) = watch::channel(false);
+    let (snapshots, snapshot) = watch::channel(Arc::new(observe::first_snapshot(config.memory, PREFETCH_BYTES, now)));
+    let (observe_beat, observe_beats) = watch::channel(Instant::now());
+    let state = ApiState {
+        snapshot: snapshot.clone(),
+        dead_letters: dead_letters.clone(),
+        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), snapshot }),
+        info: Arc::new(StaticInfo {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: instance.clone(),
+            started_at: now,
+            group_id: config.kafka.group_id.clone(),
+            brokers: config.kafka.brokers.len(),
+            data_dir: data_dir.display().to_string(),
+            memory_bytes: config.memory,
+        }),
+        beats: vec![
+            (Component::Consumer.to_string(), consumer_handle.beat()),
+            (Component::Reconcile.to_string(), reconcile_beats),
+            (Component::Status.to_string(), observe_beats),
+        ],
+        readiness_require: config.readiness_require.clone(),
+        allowed_hosts: config.allowed_hosts.clone(),
+        http: config.http.clone(),
+        metrics_per_partition: config.metrics_per_partition,
+    };
+
+    let mut parts = Components::default();
+    parts.serve(Component::ConfigFile, file, |file, cancel| async move { Ok(file.run(cancel).await) });
+    parts.serve(Component::Desired, merger, |merger, cancel| async move { Ok(merger.run(cancel).await) });
+    parts.serve(Component::Reconcile, reconciler, |reconciler, cancel| async move { Ok(reconciler.run(cancel).await) });
+    parts.serve(Component::Consumer, consumer, |consumer, cancel| async move {
+        consumer.run(cancel).await.map_err(|error| TaskError::caused("the consumer ended", error))
+    });
+    parts.serve(Component::LogEnds, ends, |ends, cancel| async move { Ok(ends.run(cancel).await) });
+    parts.serve(Component::Sink, sink, |sink, cancel| async move { sink.run(cancel).await.map_err(|error| TaskError::caused("the sink ended", error)) });
+    parts.serve(Component::Api, (listener, state), |api, cancel| async move {
+        let listener = api.0.try_clone().map_err(|error| TaskError::caused("the listener cannot be shared", error))?;
+        crate::api::serve(listener, api.1.clone(), cancel).await.map_err(|error| TaskError::caused("the server ended", error))
+    });
+    let observer_slot: Arc<std::sync::OnceLock<observe::Observer>> = Arc::default();
+    parts.serve(Component::Status, observer_slot.clone(), |observer, cancel| async move {
+        // Set below, before the first part starts.
+        let Some(observer) = observer.get() else { return Err(TaskError::fatal("the observer was not set")) };
+        Ok(observer.run(cancel).await)
+    });
+    let wanted = parts.wanted();
+    let part_settings = Settings { backoff_max: PART_BACKOFF_MAX, ..Settings::default() };
+    let (part_supervisor, components) = Supervisor::new("parts", Arc::new(parts), part_settings, Arc::new(NoLedger));
+    let observer = observe::Observer {
+        instance: instance.clone(),
+        desired,
+        file: file_views,
+        topics: topics_views,
+        tasks: tasks.clone(),
+        components: components.clone(),
+        consumer: consumer_handle.clone(),
+        ends: ends_views,
+        sink: sink_handle,
+        sink_stats,
+        budget,
+        memory_limit: config.memory,
+        prefetch_bytes: PREFETCH_BYTES,
+        dead_letters,
+        draining: draining_views,
+        out: snapshots,
+        beat: observe_beat,
+    };
+    // The cell is new, so setting it cannot fail.
+    let _ = observer_slot.set(observer);
+
+    let supervisors = CancellationToken::new();
+    for supervisor in [futures::future::Either::Left(task_supervisor.run()), futures::future::Either::Right(part_supervisor.run())] {
+        let ended = supervisors.clone().drop_guard();
+        tokio::spawn(async move {
+            let _ended = ended;
+            supervisor.await;
+        });
+    }
+    components.apply(wanted.clone());
+    Ok(Running { instance, draining, wanted, components, tasks, consumer: consumer_handle, supervisors })
+}
+
+/// Host name and port.
+fn default_instance(listener: &std::net::TcpListener) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
+    match listener.local_addr() {
+        Ok(address) => format!("{host}:{}", address.port()),
+        Err(_) => host.to_owned(),
+    }
+}
+
+impl Running {
+    /// Ends when one of the supervisors has ended by itself, which only a fault in it can cause.
+    async fn supervisors_ended(&self) {
+        self.supervisors.cancelled().await;
+    }
+
+    /// Stops in order under one deadline; says whether anything was left.
+    async fn stop(mut self, timeout: Duration) -> End {
+        let deadline = Instant::now() + timeout;
+        // What comes after settling needs time too.
+        let settle_by = deadline - timeout.mul_f64(0.2);
+        self.draining.send_replace(true);
+        self.drop_parts(&[Component::ConfigFile, Component::Desired, Component::Reconcile], deadline).await;
+        self.consumer.stop_intake();
+        let unsettled = self.await_settled(settle_by).await;
+        for name in &unsettled {
+            warn!(partition = name, "not everything that was read could be settled in time; it is read again at the next start");
+        }
+        let leftovers = self.tasks.stop(deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(5))).await;
+        for name in &leftovers {
+            error!(task = %name, "task did not end in time");
+        }
+        self.drop_parts(&[Component::Consumer], deadline).await;
+        self.drop_parts(&[Component::Sink, Component::LogEnds], deadline).await;
+        let remaining = self.components.stop(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500))).await;
+        for name in &remaining {
+            error!(part = %name, "part did not end in time");
+        }
+        if unsettled.is_empty() && leftovers.is_empty() && remaining.is_empty() {
+            info!("everything is settled, stopped");
+            return End::Clean;
+        }
+        End::Leftovers
+    }
+
+    /// Ends these parts and waits until they have.
+    async fn drop_parts(&mut self, parts: &[Component], deadline: Instant) {
+        self.wanted.retain(|part, ()| !parts.contains(part));
+        self.components.apply(self.wanted.clone());
+        let mut view = self.components.view();
+        let gone = view.wait_for(|slots| parts.iter().all(|part| !slots.contains_key(part)));
+        if tokio::time::timeout_at(deadline, gone).await.is_err() {
+            warn!(parts = parts.iter().map(Component::to_string).collect::<Vec<_>>().join(","), "parts did not end in time");
+        }
+    }
+
+    /// Waits until everything that tasks got is settled; names the partitions where it is not.
+    async fn await_settled(&self, deadline: Instant) -> Vec<String> {
+        let mut view = self.consumer.view();
+        let settled = view.wait_for(|view| view.partitions.values().all(|partition| partition.settled));
+        if tokio::time::timeout_at(deadline, settled).await.is_ok() {
+            return Vec::new();
+        }
+        let last = view.borrow().clone();
+        last.partitions.iter().filter(|(_, partition)| !partition.settled).map(|(key, _)| key.to_string()).collect()
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +16,13 @@ use sha2::{Digest, Sha256};
 
 use crate::topic::{SpecFields, TopicName};
 
+mod address;
 pub mod check;
 mod dialect;
 mod native;
+mod properties;
 mod reader;
+mod topics;
 mod tree;
 
 /// One thing that is wrong, with its place and what helps.
@@ -348,9 +352,32 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads and validates a file.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    parse(&bytes, base, environment).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })
+    let bytes = read(path)?;
+    parse(&bytes, base_of(path), environment).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    read_regular_file(path, tree::MAX_BYTES).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The folder that relative paths in a file are relative to.
+fn base_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// Reads a file of at most `most` bytes. A pipe would block and a device might never end, so both are refused.
+fn read_regular_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let refuse = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, what);
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(refuse("it is not a regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
+        return Err(refuse(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Validates a file's bytes; relative paths in it are relative to `base`.
@@ -358,8 +385,10 @@ pub fn parse(bytes: &[u8], base: &Path, environment: Environment<'_>) -> Result<
     let root = tree::parse(bytes).map_err(|problem| vec![problem])?;
     let mut reader = reader::Reader::new(base, environment);
     let config = native::read(&mut reader, &root);
-    let (mut problems, warnings) = reader.finish();
-    problems.sort_by_key(|problem| (problem.line, problem.column));
+    let (mut problems, mut warnings) = reader.finish();
+    for list in [&mut problems, &mut warnings] {
+        list.sort_by_key(|problem| (problem.line, problem.column));
+    }
     let content_hash = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, warnings, content_hash }),

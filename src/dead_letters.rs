@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use crate::status::time_text;
 use crate::topic::TopicName;
 
+pub mod local;
+
 /// Why a record is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -109,9 +111,9 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only letters whose `last_at` is before.
     pub until: Option<Timestamp>,
-    /// Only letters after this one: topic, partition, offset.
+    /// Only letters after this place: topic, partition, offset.
     pub after: Option<(TopicName, i32, i64)>,
-    /// At most this many.
+    /// At most this many, but letters of one place (the topic was re-created) are not parted, so that [`Query::after`] the last one misses none.
     pub limit: usize,
 }
 
@@ -139,7 +141,8 @@ pub enum Error {
 
 /// A store of dead letters; see the module for what every implementation guarantees.
 pub trait DeadLetters: Send + Sync + 'static {
-    /// Keeps these letters durably. A letter whose id is known replaces the old one but keeps its `first_at`, and `attempts` goes up.
+    /// Keeps these letters durably, all or none. A letter whose id is known replaces the old one but keeps its `first_at`, its `redriven_at` unless there is a new one, and
+    /// the attempts of both add up. Letters that are all known are taken even when the store is full.
     fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// The letters that match, in order, with whole payloads.

@@ -1,3 +1,77 @@
-//! Kafka.
+//! Kafka: one consumer-group member per process, and questions to the brokers.
+//!
+//! Guarantees: one thread ([`Consumer`]) alone polls, assigns, seeks and commits; every partition is assigned at an explicit offset; only watermarks are committed, never a position; a
+//! mailbox gets the records of one partition in order, without a hole, from the watermark on; nothing that belongs to an ended assignment is committed. Owns everything of rdkafka: no
+//! other module names it. Does not know formats, documents or why a topic is wanted.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | the thread: polling, back-pressure, commits, revoke | [`consumer`](self) (`consumer.rs`) |
+//! | where a partition starts | `start.rs`, pure |
+//! | what tasks hold: [`ConsumerHandle`], [`Intake`] | `handle.rs` |
+//! | topics, UUIDs, offsets, log ends | [`Lookups`] |
+//! | librdkafka's configuration and events | `client.rs` |
+//! | unsafe calls | `ffi.rs` |
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::status::{LostRange, Reason};
+use crate::topic::TopicPartition;
+
 pub mod budget;
 pub mod chunk;
+mod client;
+mod consumer;
+mod ends;
+mod ffi;
+mod handle;
+mod lookups;
+mod start;
+
+pub use consumer::{Consumer, ConsumerError, ConsumerSettings};
+pub use ends::{EndsView, LogEnds};
+pub use handle::{ConsumerHandle, Intake, OpenError};
+pub use lookups::{LookupError, Lookups, TopicLook};
+
+/// What the consumer needs to know of one subscribed topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// The topic's UUID; commits that were made under another one are not used.
+    pub topic_id: Option<String>,
+    /// The start offset of each partition that was there at first sight; later ones start at their beginning.
+    pub start_offsets: BTreeMap<i32, i64>,
+    /// Whether headers are copied.
+    pub headers: bool,
+}
+
+/// What the consumer has, at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConsumerView {
+    /// The assigned partitions.
+    pub partitions: BTreeMap<TopicPartition, PartitionView>,
+    /// Why the consumer is not well.
+    pub trouble: Option<Reason>,
+}
+
+/// One assigned partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionView {
+    /// Grows with every assignment; results of an older epoch count no more.
+    pub epoch: u64,
+    /// Where this assignment started.
+    pub start: i64,
+    /// The offset after the last record that was taken from librdkafka.
+    pub position: i64,
+    /// Whether everything that the task got is settled.
+    pub settled: bool,
+    /// The committed offset.
+    pub committed: Option<i64>,
+    /// When it was committed by this process.
+    pub committed_at: Option<Timestamp>,
+    /// Offsets that Kafka removed before they were read.
+    pub lost: Vec<LostRange>,
+    /// Their number.
+    pub lost_total: u64,
+}

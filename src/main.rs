@@ -71,6 +71,9 @@ enum Output {
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    // Faults that FAILPOINTS names are in force until the process ends.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(arguments) => run(arguments),

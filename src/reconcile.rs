@@ -5,7 +5,7 @@
 //! start offsets. Owns the look-ups of topics and the admission of new ones. Does not consume, does not index, restarts nothing: it hands complete sets to the consumer and
 //! to the supervisor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,6 @@ pub struct Actual {
     pub looks: BTreeMap<TopicName, TopicLook>,
     /// The durable facts of admitted topics.
     pub facts: BTreeMap<TopicName, Arc<Facts>>,
-    /// Topics that were found re-created since their facts were first written by this process.
-    pub recreated: BTreeSet<TopicName>,
     /// The partitions that this instance has, with the epoch of their assignment.
     pub assigned: BTreeMap<TopicPartition, u64>,
 }
@@ -73,7 +71,6 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
             name.clone(),
             TopicPlan {
                 topic_id: facts.topic_id.clone(),
-                recreated: actual.recreated.contains(name),
                 start_offsets: facts.start_offsets.clone(),
                 headers: wants_headers(&spec),
             },
@@ -237,9 +234,7 @@ impl Reconciler {
                 let start_offsets = self.lookups.offsets(name, partitions, Start::Earliest).await.map_err(|error| text(&error))?;
                 let facts = new_facts(name, topic_id, partitions, start_offsets, now);
                 warn!(topic = %name, old = old.id_base, new = facts.id_base, "topic was re-created, it is read from its beginning");
-                let facts = self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?;
-                actual.recreated.insert(name.clone());
-                facts
+                self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?
             }
         };
         actual.facts.insert(name.clone(), Arc::new(facts));

@@ -7,6 +7,18 @@ use tokio::sync::{mpsc, watch};
 
 use crate::status::{Reason, ReasonCode};
 
+mod answer;
+mod bulk;
+mod classify;
+pub mod elasticsearch;
+mod node;
+mod pace;
+mod segments;
+mod stats;
+mod trouble;
+
+pub use stats::SinkStats;
+
 /// Bulk lines made from one chunk, to be sent in order.
 #[derive(Debug)]
 pub struct Segment {
@@ -117,7 +129,16 @@ impl SinkHandle {
         Self { segments, health }
     }
 
+    /// Waits for room in the sink's queue.
+    ///
+    /// Cancel-safe: dropped while it waits, it loses nothing but its place among those who wait. This is the way for a task that has other things to do meanwhile.
+    pub async fn reserve(&self) -> Permit {
+        Permit { room: self.segments.clone().reserve_owned().await.ok() }
+    }
+
     /// Hands a segment over; waits while the sink's queue is full. A sink that has ended for good answers [`Outcome::Lost`].
+    ///
+    /// Dropped while it waits, it drops the segment, which answers `Lost`: nothing is forgotten, but the segment has to be made again. See [`reserve`](Self::reserve).
     pub async fn submit(&self, segment: Segment) {
         // A failed send drops the segment, and its reply with it answers `Lost`.
         let _ = self.segments.send(segment).await;
@@ -131,5 +152,72 @@ impl SinkHandle {
     /// Whether requests get through.
     pub fn is_well(&self) -> bool {
         self.health.borrow().trouble.is_none()
+    }
+}
+
+/// Room for one segment in the sink's queue; dropped, it gives the room back.
+#[derive(Debug)]
+pub struct Permit {
+    /// `None` when the sink has ended for good.
+    room: Option<mpsc::OwnedPermit<Segment>>,
+}
+
+impl Permit {
+    /// Hands a segment over at once. A sink that has ended for good answers [`Outcome::Lost`].
+    pub fn submit(self, segment: Segment) {
+        if let Some(room) = self.room {
+            room.send(segment);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(room: usize) -> (SinkHandle, mpsc::Receiver<Segment>) {
+        let (segments, queue) = mpsc::channel(room);
+        let (_, health) = watch::channel(SinkHealth::default());
+        (SinkHandle::new(segments, health), queue)
+    }
+
+    fn segment(ticket: u64, to: &mpsc::UnboundedSender<(u64, Outcome)>) -> Segment {
+        Segment { body: b"{}\n{}\n".to_vec(), ends: vec![6], alone: false, hurry: false, reply: Reply::new(ticket, to.clone()) }
+    }
+
+    #[tokio::test]
+    async fn a_segment_for_a_sink_that_is_gone_is_answered() {
+        let (to, mut outcomes) = mpsc::unbounded_channel();
+        let (handle, queue) = handle(1);
+        drop(queue);
+        handle.submit(segment(1, &to)).await;
+        handle.reserve().await.submit(segment(2, &to));
+        assert_eq!(outcomes.recv().await, Some((1, Outcome::Lost)));
+        assert_eq!(outcomes.recv().await, Some((2, Outcome::Lost)));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_room_can_be_given_up_without_a_loss() {
+        let (to, mut outcomes) = mpsc::unbounded_channel();
+        let (handle, mut queue) = handle(1);
+        handle.reserve().await.submit(segment(1, &to));
+        assert!(futures::poll!(Box::pin(handle.reserve())).is_pending());
+        let taken = queue.recv().await.expect("the first segment");
+        handle.reserve().await.submit(segment(2, &to));
+        drop(taken);
+        assert_eq!(outcomes.recv().await, Some((1, Outcome::Lost)));
+        drop(queue.recv().await.expect("the second segment"));
+        assert_eq!(outcomes.recv().await, Some((2, Outcome::Lost)));
+    }
+
+    #[tokio::test]
+    async fn a_submission_given_up_is_answered() {
+        let (to, mut outcomes) = mpsc::unbounded_channel();
+        let (handle, _queue) = handle(1);
+        handle.submit(segment(1, &to)).await;
+        let mut waiting = Box::pin(handle.submit(segment(2, &to)));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        drop(waiting);
+        assert_eq!(outcomes.recv().await, Some((2, Outcome::Lost)));
     }
 }

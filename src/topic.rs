@@ -27,7 +27,12 @@ const INTERNAL_TOPICS: [&str; 4] = ["__consumer_offsets", "__transaction_state",
 ///
 /// Cheap to clone: the text is shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
-#[schema(value_type = String, pattern = "^[a-zA-Z0-9._-]{1,249}$", example = "golang_log")]
+#[schema(
+    value_type = String,
+    description = "A Kafka topic name: 1 to 249 bytes of `[a-zA-Z0-9._-]`, neither `.` nor `..`, and not one of Kafka's internal topics.",
+    pattern = "^[a-zA-Z0-9._-]{1,249}$",
+    example = "golang_log"
+)]
 pub struct TopicName(Arc<str>);
 
 /// Why a text is not a topic name.

@@ -14,7 +14,7 @@ use crate::supervisor::{NoProgress, TaskContext, TaskError, Work};
 
 /// A part of the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Component {
+pub(super) enum Component {
     /// Reads the configuration file again.
     ConfigFile,
     /// Merges the sources.
@@ -23,6 +23,8 @@ pub enum Component {
     Reconcile,
     /// The consumer thread.
     Consumer,
+    /// Asks for the ends of the partitions.
+    LogEnds,
     /// The bulk sink.
     Sink,
     /// Builds the snapshot.
@@ -38,6 +40,7 @@ impl fmt::Display for Component {
             Self::Desired => "desired",
             Self::Reconcile => "reconcile",
             Self::Consumer => "kafka",
+            Self::LogEnds => "log_ends",
             Self::Sink => "sink",
             Self::Status => "status",
             Self::Api => "api",
@@ -46,25 +49,28 @@ impl fmt::Display for Component {
 }
 
 /// Makes one life of a part: a future that ends when it is cancelled.
-pub type Body = Arc<dyn Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send + Sync>;
+pub(super) type Body = Arc<dyn Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send + Sync>;
 
 /// All parts by name, as work for a supervisor.
 #[derive(Default, Clone)]
-pub struct Components {
+pub(super) struct Components {
     bodies: BTreeMap<Component, Body>,
 }
 
 impl Components {
-    /// Adds a part.
-    pub fn add<F>(&mut self, component: Component, body: F)
+    /// Adds a part: what it is, and one life of it.
+    pub(super) fn serve<T, F, Life>(&mut self, component: Component, part: T, life: F)
     where
-        F: Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send + Sync + 'static,
+        T: Send + Sync + 'static,
+        F: Fn(Arc<T>, CancellationToken) -> Life + Send + Sync + 'static,
+        Life: Future<Output = Result<(), TaskError>> + Send + 'static,
     {
-        self.bodies.insert(component, Arc::new(body));
+        let part = Arc::new(part);
+        self.bodies.insert(component, Arc::new(move |cancel| Box::pin(life(part.clone(), cancel))));
     }
 
     /// The names of all parts that were added, as the set a supervisor is told to run.
-    pub fn wanted(&self) -> BTreeMap<Component, ()> {
+    pub(super) fn wanted(&self) -> BTreeMap<Component, ()> {
         self.bodies.keys().map(|component| (*component, ())).collect()
     }
 }

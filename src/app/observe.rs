@@ -17,13 +17,13 @@ use crate::dead_letters::DeadLetters;
 use crate::desired::Desired;
 use crate::desired::file::FileView;
 use crate::kafka::budget::Budget;
-use crate::kafka::{ConsumerHandle, ConsumerView, PartitionView};
+use crate::kafka::{ConsumerHandle, ConsumerView, EndsView, PartitionView};
 use crate::pipeline::{PartitionProgress, PartitionWork};
 use crate::reconcile::TopicsView;
 use crate::sink::{SinkHandle, SinkStats};
 use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, TaskInput, TopicInput};
 use crate::status::rate::RateMeter;
-use crate::status::{Component, Memory, Reason, Snapshot, Task, TaskState, Topic};
+use crate::status::{Component, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
 use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
 use crate::topic::{TopicName, TopicPartition};
 
@@ -39,6 +39,7 @@ pub(super) struct Observer {
     pub(super) tasks: SupervisorHandle<PartitionWork>,
     pub(super) components: SupervisorHandle<Components>,
     pub(super) consumer: ConsumerHandle,
+    pub(super) ends: watch::Receiver<Arc<EndsView>>,
     pub(super) sink: SinkHandle,
     pub(super) sink_stats: Arc<SinkStats>,
     pub(super) budget: Budget,
@@ -47,13 +48,34 @@ pub(super) struct Observer {
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) out: watch::Sender<Arc<Snapshot>>,
+    /// The moment of the last snapshot, for liveness.
+    pub(super) beat: watch::Sender<Instant>,
+}
+
+/// What readers see before the first snapshot is taken.
+pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timestamp) -> Snapshot {
+    Snapshot {
+        taken_at: now,
+        topics: Vec::new(),
+        tasks: Vec::new(),
+        sources: Vec::new(),
+        components: Vec::new(),
+        memory: Memory { limit_bytes: memory_limit, prefetch_bytes, in_flight_bytes: 0, peak_bytes: 0 },
+        sink: SinkTotals::default(),
+        dead_letters_bytes: 0,
+        invariant_violations: BTreeMap::new(),
+        needs_restart: Vec::new(),
+        first_list: false,
+        draining: false,
+    }
 }
 
 /// What the observer remembers between two snapshots.
 #[derive(Default)]
 struct Memories {
     meters: BTreeMap<TopicPartition, RateMeter>,
-    first_seen: BTreeMap<TopicPartition, Timestamp>,
+    /// State and since when, as the last snapshot showed them.
+    rows: BTreeMap<TopicPartition, (TaskState, Timestamp)>,
 }
 
 impl Observer {
@@ -77,6 +99,7 @@ impl Observer {
             }
             let snapshot = self.take(&mut memories, started.elapsed(), Timestamp::now());
             self.out.send_replace(Arc::new(snapshot));
+            self.beat.send_replace(Instant::now());
         }
     }
 
@@ -87,7 +110,8 @@ impl Observer {
         let slots = self.tasks.view().borrow().clone();
         let file = self.file.borrow().clone();
         let sink_trouble = self.sink.health().trouble;
-        let kafka_trouble = consumer.trouble.clone().or_else(|| topics_view.trouble.clone());
+        let ends = self.ends.borrow().clone();
+        let kafka_trouble = consumer.trouble.clone().or_else(|| ends.trouble.clone()).or_else(|| topics_view.trouble.clone());
 
         let mut tasks: Vec<Task> = Vec::new();
         let mut topics: Vec<Topic> = Vec::new();
@@ -98,19 +122,21 @@ impl Observer {
                 let slot = slots.get(&partition);
                 let rate = memories.rate(&partition, slot, elapsed);
                 let input = TaskInput {
-                    since_at: *memories.first_seen.entry(partition.clone()).or_insert(now),
+                    previous: memories.rows.get(&partition).copied(),
                     topic: name.clone(),
                     partition: partition.partition,
                     instance: self.instance.clone(),
                     slot: slot.map(slot_input),
                     progress: slot.map(|slot| progress_input(&slot.progress)),
-                    assignment: consumer.partitions.get(&partition).map(partition_input),
+                    assignment: consumer.partitions.get(&partition).map(|view| partition_input(view, ends.ends.get(&partition).copied())),
                     kafka_trouble: kafka_trouble.clone(),
                     sink_trouble: sink_trouble.clone(),
                     paused_at,
                     records_per_second: rate,
                 };
-                tasks.push(derive::task(input, now));
+                let task = derive::task(input, now);
+                memories.rows.insert(partition, (task.state, task.since_at));
+                tasks.push(task);
             }
             let own_tasks = tasks.get(first_task..).unwrap_or_default();
             let input = TopicInput {
@@ -172,7 +198,7 @@ impl Memories {
 
     fn forget(&mut self, is_wanted: impl Fn(&TopicPartition) -> bool) {
         self.meters.retain(|partition, _| is_wanted(partition));
-        self.first_seen.retain(|partition, _| is_wanted(partition));
+        self.rows.retain(|partition, _| is_wanted(partition));
     }
 }
 
@@ -205,6 +231,7 @@ fn slot_input<P>(slot: &SlotView<P>) -> SlotInput {
         next_restart_at: slot.next_restart_at,
         last_exit: slot.last_exit.clone(),
         recent_exits: slot.recent_exits.clone(),
+        failure: slot.failure,
     }
 }
 
@@ -219,16 +246,17 @@ fn progress_input(progress: &PartitionProgress) -> ProgressInput {
         watermark_timestamp_ms: progress.watermark_timestamp_ms(),
         condition: progress.condition(),
         pending: progress.pending(),
+        oldest_unsettled_seconds: progress.oldest_unsettled_seconds(),
     }
 }
 
-fn partition_input(view: &PartitionView) -> PartitionInput {
+fn partition_input(view: &PartitionView, high_watermark: Option<i64>) -> PartitionInput {
     PartitionInput {
         start: view.start,
         position: Some(view.position),
         committed: view.committed,
         committed_at: view.committed_at,
-        high_watermark: view.high_watermark,
+        high_watermark,
         lost: view.lost.clone(),
         lost_total: view.lost_total,
     }

@@ -22,11 +22,18 @@ pub(super) struct Section<'n> {
     pub(super) path: String,
     entries: &'n [(Node, Node)],
     taken: BTreeSet<&'static str>,
+    taken_in_any_case: BTreeSet<&'static str>,
 }
+
+/// The place of a value and the value.
+pub(super) type Placed<'n> = (String, &'n Node);
+
+/// Bytes of a file that a value names with `file:`; a bundle of certificates has some hundred kilobytes.
+const MAX_NAMED_FILE_BYTES: u64 = 1 << 20;
 
 impl<'n> Section<'n> {
     /// The value of a key; `None` when it is absent or says nothing.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<(String, &'n Node)> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Placed<'n>> {
         self.taken.insert(key);
         let (_, node) = self.entries.iter().find(|(name, _)| name.text() == Some(key))?;
         if node.is_null() {
@@ -40,9 +47,31 @@ impl<'n> Section<'n> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Whether a key is there and says something; does not take it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, value)| name.text() == Some(key) && !value.is_null())
+    }
+
+    /// All keys with their values, for a section whose keys are names of someone else.
+    pub(super) fn entries(&self) -> &'n [(Node, Node)] {
+        self.entries
+    }
+
     /// Keys that nobody took, with their nodes.
     fn unknown(&self) -> impl Iterator<Item = (&'n str, &'n Node)> + '_ {
-        self.entries.iter().filter_map(|(key, _)| Some((key.text()?, key))).filter(|(text, _)| !self.taken.contains(text))
+        self.entries.iter().filter_map(|(key, _)| Some((key.text()?, key))).filter(|(text, _)| !self.is_known(text))
+    }
+
+    fn is_known(&self, key: &str) -> bool {
+        self.taken.contains(key) || self.taken_in_any_case.iter().any(|known| known.eq_ignore_ascii_case(key))
+    }
+
+    fn known(&self) -> Vec<&'static str> {
+        self.taken.iter().chain(&self.taken_in_any_case).copied().collect()
+    }
+
+    fn empty(path: String) -> Self {
+        Self { path, entries: &[], taken: BTreeSet::new(), taken_in_any_case: BTreeSet::new() }
     }
 }
 
@@ -63,11 +92,16 @@ impl<'a> Reader<'a> {
         self.warnings.push(problem);
     }
 
+    /// A path beside the configuration file.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.base.join(name)
+    }
+
     /// A node as a section.
     pub(super) fn section<'n>(&mut self, path: &str, node: &'n Node) -> Option<Section<'n>> {
         match &node.value {
-            Value::Map(entries) => Some(Section { path: path.to_owned(), entries, taken: BTreeSet::new() }),
-            _ if node.is_null() => Some(Section { path: path.to_owned(), entries: &[], taken: BTreeSet::new() }),
+            Value::Map(entries) => Some(Section { entries, ..Section::empty(path.to_owned()) }),
+            _ if node.is_null() => Some(Section::empty(path.to_owned())),
             _ => {
                 self.problem(node.problem(path, format!("this must be a mapping, not {}", node.kind()), "write it as key: value"));
                 None
@@ -75,10 +109,41 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The section under a key; an empty one when it is absent or no mapping.
+    pub(super) fn child<'n>(&mut self, parent: &mut Section<'n>, key: &'static str) -> Section<'n> {
+        let given = parent.take(key).and_then(|(path, node)| self.section(&path, node));
+        given.unwrap_or_else(|| Section::empty(parent.place_of(key)))
+    }
+
+    /// The value of a key whose letters may be in any case. Two spellings of one key are an error: which of them counts would be chance.
+    pub(super) fn take_in_any_case<'n>(&mut self, section: &mut Section<'n>, key: &'static str) -> Option<Placed<'n>> {
+        section.taken_in_any_case.insert(key);
+        let mut spellings = section.entries.iter().filter(|(name, _)| name.text().is_some_and(|text| text.eq_ignore_ascii_case(key)));
+        let (first, node) = spellings.next()?;
+        let path = section.place_of(first.text().unwrap_or(key));
+        for (twin, _) in spellings {
+            let detail = format!("'{key}' is given twice, first on line {}; upper and lower case are the same here", first.line);
+            self.problem(twin.problem(&path, detail, "keep one of the two"));
+        }
+        if node.is_null() { None } else { Some((path, node)) }
+    }
+
+    /// Reports the keys that nobody took as warnings.
+    pub(super) fn ignore_unknown(&mut self, section: &Section<'_>) {
+        for (key, node) in section.unknown() {
+            let remedy = match nearest(key, &section.known()) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => "remove it, nothing reads it".to_owned(),
+            };
+            let path = section.place_of(&printable(key));
+            self.warning(node.problem(&path, format!("'{}' is not known here and is ignored", printable(key)), remedy));
+        }
+    }
+
     /// Reports the keys that nobody took as errors.
     pub(super) fn refuse_unknown(&mut self, section: &Section<'_>) {
         for (key, node) in section.unknown() {
-            let known: Vec<&str> = section.taken.iter().copied().collect();
+            let known = section.known();
             let remedy = match nearest(key, &known) {
                 Some(near) => format!("did you mean '{near}'?"),
                 None => format!("known here: {}", known.join(", ")),
@@ -88,8 +153,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The items of a list; a single value counts as a list of one.
-    pub(super) fn list<'n>(&mut self, path: &str, node: &'n Node) -> Vec<(String, &'n Node)> {
+    /// The items of a list with their places.
+    pub(super) fn list<'n>(&mut self, path: &str, node: &'n Node) -> Vec<Placed<'n>> {
         match &node.value {
             Value::List(items) => items.iter().enumerate().map(|(index, item)| (format!("{path}[{index}]"), item)).collect(),
             _ => {
@@ -99,59 +164,103 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text, with `${ENV}` filled in and `file:PATH` read.
+    /// A text, with `${ENV}` filled in, or the content of the file after `file:` without its last line break. What a variable holds is taken as it is, whatever it begins with.
     pub(super) fn text(&mut self, path: &str, node: &Node) -> Option<String> {
-        let Some(raw) = node.text().filter(|_| !node.is_null()) else {
-            self.problem(node.problem(path, format!("this must be a single value, not {}", node.kind()), "write one value"));
-            return None;
-        };
-        let expanded = self.expand(path, node, raw)?;
-        let Some(name) = expanded.strip_prefix("file:") else { return Some(expanded) };
-        let file = self.base.join(name);
-        match std::fs::read_to_string(&file) {
-            Ok(content) => Some(content.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(error) => {
-                self.problem(node.problem(path, format!("cannot read {}: {error}", file.display()), "name a readable file after 'file:'"));
-                None
+        let raw = self.raw(path, node)?;
+        let text = match raw.strip_prefix("file:") {
+            None => self.expand(path, node, raw)?,
+            Some(name) => {
+                let name = self.expand(path, node, name)?;
+                self.content(path, node, &name)?
             }
+        };
+        if text.contains('\0') {
+            self.problem(node.problem(path, "this contains a NUL character", "remove it"));
+            return None;
         }
+        Some(text)
+    }
+
+    /// A text that names something: neither empty nor with control characters, nor with white space at its ends.
+    pub(super) fn name(&mut self, path: &str, node: &Node) -> Option<String> {
+        let text = self.text(path, node)?;
+        let mistake = if text.is_empty() {
+            "this is empty"
+        } else if text.chars().any(char::is_control) {
+            "this contains control characters"
+        } else if text.trim() != text {
+            "this begins or ends with white space"
+        } else {
+            return Some(text);
+        };
+        self.problem(node.problem(path, mistake, "write one word or remove the key"));
+        None
+    }
+
+    fn raw<'n>(&mut self, path: &str, node: &'n Node) -> Option<&'n str> {
+        let raw = node.text().filter(|_| !node.is_null());
+        if raw.is_none() {
+            self.problem(node.problem(path, format!("this must be a single value, not {}", node.kind()), "write one value"));
+        }
+        raw
+    }
+
+    fn content(&mut self, path: &str, node: &Node, name: &str) -> Option<String> {
+        let read = super::read_regular_file(&self.base.join(name), MAX_NAMED_FILE_BYTES);
+        let mistake = match read.map(String::from_utf8) {
+            Ok(Ok(content)) => return Some(content.trim_end_matches(['\r', '\n']).to_owned()),
+            Ok(Err(_)) => "it is not valid UTF-8".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let detail = format!("cannot read the file {}: {}", printable_line(name), printable_line(&mistake));
+        self.problem(node.problem(path, detail, "name a readable file after 'file:', relative to the configuration"));
+        None
     }
 
     fn expand(&mut self, path: &str, node: &Node, raw: &str) -> Option<String> {
         let mut out = String::with_capacity(raw.len());
         let mut rest = raw;
-        while let Some(start) = rest.find("${") {
-            out.push_str(&rest[..start]);
-            let inside = &rest[start + 2..];
-            let Some(end) = inside.find('}') else {
+        while let Some((before, inside)) = rest.split_once("${") {
+            out.push_str(before);
+            let Some((name, after)) = inside.split_once('}') else {
                 self.problem(node.problem(path, "'${' without '}'", "close the brace: ${NAME}"));
                 return None;
             };
-            let name = &inside[..end];
+            if !is_variable_name(name) {
+                // Not shown: it may be a password that happens to look like a reference.
+                self.problem(node.problem(path, "what is between ${ and } is no name of an environment variable", TEXT_WITH_BRACE));
+                return None;
+            }
             let Some(value) = (self.environment)(name) else {
                 let shown = printable(name);
                 self.problem(node.problem(path, format!("the environment variable {shown} is not set"), format!("set {shown}, or write the value")));
                 return None;
             };
             out.push_str(&value);
-            rest = &inside[end + 1..];
+            rest = after;
         }
         out.push_str(rest);
         Some(out)
     }
 
+    /// A text that is never shown; an empty one is a mistake, such as a variable that is set to nothing.
     pub(super) fn secret(&mut self, path: &str, node: &Node) -> Option<Secret> {
-        self.text(path, node).map(Secret::new)
+        let text = self.text(path, node)?;
+        if text.is_empty() {
+            self.problem(node.problem(path, "this is empty", "give it a value, or remove the key"));
+            return None;
+        }
+        Some(Secret::new(text))
     }
 
+    /// A path, relative to the configuration's folder unless it is absolute. It is only expanded: `file:` would mean the content of a file.
     pub(super) fn path(&mut self, path: &str, node: &Node) -> Option<PathBuf> {
-        // A path may be written with the same prefix as a value in a file means elsewhere, so it is only expanded.
-        let raw = node.text().map(str::to_owned);
-        let Some(raw) = raw else {
-            self.problem(node.problem(path, format!("this must be a path, not {}", node.kind()), "write one path"));
+        let raw = self.raw(path, node)?;
+        let expanded = self.expand(path, node, raw)?;
+        if expanded.is_empty() || expanded.contains('\0') {
+            self.problem(node.problem(path, "this is not a path", "write one path, relative to this file or absolute"));
             return None;
-        };
-        let expanded = self.expand(path, node, &raw)?;
+        }
         Some(self.base.join(expanded))
     }
 
@@ -216,19 +325,28 @@ impl<'a> Reader<'a> {
         match serde_json::from_value(serde_json::Value::String(text)) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problem(node.problem(path, printable_line(&error.to_string()), remedy));
+                // The error quotes the value, which may be quoted only when it stands in the file.
+                let is_written_out = node.text().is_some_and(|raw| !raw.starts_with("file:") && !raw.contains("${"));
+                let detail =
+                    if is_written_out { printable_line(&error.to_string()) } else { "the value that this names is not allowed here".to_owned() };
+                self.problem(node.problem(path, detail, remedy));
                 None
             }
         }
     }
+}
 
-    pub(super) fn texts(&mut self, path: &str, node: &Node) -> Vec<String> {
-        self.list(path, node).into_iter().filter_map(|(path, item)| self.text(&path, item)).collect()
-    }
+/// What helps when a value holds `${` itself.
+const TEXT_WITH_BRACE: &str = "write ${NAME}; a text that contains '${' itself has to come from a file: file:PATH";
+
+/// Whether a shell could set it.
+fn is_variable_name(name: &str) -> bool {
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    begins_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// An error text of a library on one line without control characters.
-fn printable_line(text: &str) -> String {
+pub(super) fn printable_line(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -265,7 +383,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// The known word at most two edits away.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > 64 {
         return None;
     }

@@ -14,7 +14,7 @@ const MAX_NODES: usize = 2_000_000;
 /// Levels of nesting; a configuration needs four.
 const MAX_DEPTH: usize = 64;
 /// Bytes of one file.
-const MAX_BYTES: usize = 16 << 20;
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +63,7 @@ impl Node {
 
 /// Parses the one document of a file. An empty file is an empty mapping.
 pub(super) fn parse(bytes: &[u8]) -> Result<Node, Problem> {
-    if bytes.len() > MAX_BYTES {
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
         return Err(whole_file(format!("the file has {} bytes", bytes.len()), format!("keep it below {MAX_BYTES} bytes")));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
@@ -99,7 +99,7 @@ enum Open {
 #[derive(Default)]
 struct Builder {
     open: Vec<Open>,
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, (Node, Extent)>,
     nodes: usize,
     root: Option<Node>,
 }
@@ -139,11 +139,20 @@ impl Builder {
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.leave()?,
                 Event::Alias(anchor) => {
-                    let Some((target, count)) = self.anchors.get(&anchor).cloned() else {
+                    let Some((target, extent)) = self.anchors.get(&anchor) else {
                         return Err(at(&span, "this alias names no anchor before it", "define the anchor (&name) above, outside of itself"));
                     };
+                    let extent = *extent;
+                    if self.open.len() + extent.levels > MAX_DEPTH {
+                        return Err(at(&span, format!("more than {MAX_DEPTH} levels of nesting"), "a configuration needs four"));
+                    }
+                    // Counted before it is copied: the copy is what an alias bomb spends.
+                    if self.nodes + extent.weight > MAX_NODES {
+                        return Err(at(&span, format!("more than {MAX_NODES} values"), "do aliases multiply each other? write the values out"));
+                    }
+                    let target = target.clone();
                     let node = Node { line: small(span.start.line()), column: small(span.start.col() + 1), ..target };
-                    self.close(node, 0, count)?;
+                    self.close(node, 0, extent.weight)?;
                 }
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             }
@@ -163,10 +172,7 @@ impl Builder {
 
     fn leave(&mut self) -> Result<(), Problem> {
         match self.open.pop() {
-            Some(Open::List { node, anchor, items }) => {
-                let count = 1;
-                self.close(Node { value: Value::List(items), ..node }, anchor, count)
-            }
+            Some(Open::List { node, anchor, items }) => self.close(Node { value: Value::List(items), ..node }, anchor, 1),
             Some(Open::Map { node, anchor, entries, .. }) => {
                 let entries = merge_keys(entries)?;
                 self.close(Node { value: Value::Map(entries), ..node }, anchor, 1)
@@ -177,13 +183,14 @@ impl Builder {
 
     /// Puts a finished node where it belongs.
     fn close(&mut self, node: Node, anchor: usize, count: usize) -> Result<(), Problem> {
-        self.nodes += count;
+        // An anchored node is kept a second time, for its aliases.
+        let extent = if anchor == 0 { Extent::default() } else { extent_of(&node) };
+        self.nodes += count + extent.weight;
         if self.nodes > MAX_NODES {
             return Err(node.problem("", format!("more than {MAX_NODES} values"), "do aliases multiply each other? write the values out"));
         }
         if anchor != 0 {
-            let size = size_of(&node);
-            self.anchors.insert(anchor, (node.clone(), size));
+            self.anchors.insert(anchor, (node.clone(), extent));
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
@@ -197,13 +204,28 @@ impl Builder {
     }
 }
 
-/// Number of nodes in a tree; bounded by [`MAX_NODES`] through its construction.
-fn size_of(node: &Node) -> usize {
-    match &node.value {
-        Value::Scalar { .. } => 1,
-        Value::List(items) => 1 + items.iter().map(size_of).sum::<usize>(),
-        Value::Map(entries) => 1 + entries.iter().map(|(key, value)| size_of(key) + size_of(value)).sum::<usize>(),
-    }
+/// What copying a tree costs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extent {
+    /// Its nodes, a long text counting as several.
+    weight: usize,
+    /// Lists and mappings inside each other.
+    levels: usize,
+}
+
+/// Bytes of text that count as one node: about what a node itself takes.
+const BYTES_PER_NODE: usize = 64;
+
+/// Bounded by [`MAX_NODES`] and [`MAX_DEPTH`] through the tree's construction.
+fn extent_of(node: &Node) -> Extent {
+    let inside: Vec<Extent> = match &node.value {
+        Value::Scalar { text, .. } => return Extent { weight: 1 + text.len() / BYTES_PER_NODE, levels: 0 },
+        Value::List(items) => items.iter().map(extent_of).collect(),
+        Value::Map(entries) => entries.iter().flat_map(|(key, value)| [extent_of(key), extent_of(value)]).collect(),
+    };
+    let weight = 1 + inside.iter().map(|extent| extent.weight).sum::<usize>();
+    let levels = 1 + inside.iter().map(|extent| extent.levels).max().unwrap_or(0);
+    Extent { weight, levels }
 }
 
 /// Checks that keys are scalars and unique, and folds `<<` in: a mapping's own keys win.
@@ -230,7 +252,11 @@ fn merge_keys(entries: Vec<(Node, Node)>) -> Result<Vec<(Node, Node)>, Problem> 
             continue;
         }
         if let Some(first) = lines.insert(text.clone(), key.line) {
-            return Err(key.problem(&text, format!("'{}' is given twice, first on line {first}", printable(&text)), "keep one of the two"));
+            return Err(key.problem(
+                &printable(&text),
+                format!("'{}' is given twice, first on line {first}", printable(&text)),
+                "keep one of the two",
+            ));
         }
         own.push((key, value));
     }
@@ -244,10 +270,11 @@ fn merge_keys(entries: Vec<(Node, Node)>) -> Result<Vec<(Node, Node)>, Problem> 
     Ok(own)
 }
 
-/// A key from the file for a message: without control characters and not longer than a line.
+/// A key from the file for a message: without control characters, not longer than a line, and only up to `:` or `=`, since `{password:secret}` without a space is one long key.
 pub(super) fn printable(text: &str) -> String {
-    let mut shown: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(80).is_some() {
+    let word = text.split([':', '=']).next().unwrap_or_default();
+    let mut shown: String = word.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if word.len() < text.len() || word.chars().nth(80).is_some() {
         shown.push('…');
     }
     shown
@@ -258,13 +285,7 @@ fn place(span: &Span, value: Value) -> Node {
 }
 
 fn at(span: &Span, detail: impl Into<String>, remedy: impl Into<String>) -> Problem {
-    Problem {
-        path: String::new(),
-        line: small(span.start.line()),
-        column: small(span.start.col() + 1),
-        detail: detail.into(),
-        remedy: remedy.into(),
-    }
+    Problem { path: String::new(), line: small(span.start.line()), column: small(span.start.col() + 1), detail: detail.into(), remedy: remedy.into() }
 }
 
 #[cfg(test)]
@@ -283,6 +304,26 @@ mod tests {
         }
         let problem = parse(text.as_bytes()).expect_err("a bomb");
         assert!(problem.detail.contains("values"), "{problem:?}");
+    }
+
+    #[test]
+    fn aliases_that_nest_or_repeat_a_long_text_are_refused() {
+        let mut text = String::from("a0: &a0 [x]\n");
+        for level in 1..2000 {
+            text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        assert!(parse(text.as_bytes()).expect_err("nests too deep").detail.contains("levels"));
+
+        let long = "x".repeat(1 << 20);
+        let aliases = vec!["*long"; 100_000].join(", ");
+        let problem = parse(format!("long: &long {long}\nall: [{aliases}]\n").as_bytes()).expect_err("too much text");
+        assert!(problem.detail.contains("values"), "{problem:?}");
+    }
+
+    #[test]
+    fn a_key_that_swallowed_its_value_is_shown_without_it() {
+        assert_eq!((printable("password:hunter2"), printable("password=hunter2")), ("password…".to_owned(), "password…".to_owned()));
+        assert_eq!((printable("loglevel"), printable("a\u{1b}b")), ("loglevel".to_owned(), "a\u{fffd}b".to_owned()));
     }
 
     #[test]

@@ -63,6 +63,11 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// A charge of nothing, on a budget of its own.
+    pub fn none() -> Self {
+        Budget::new(0).charge(0)
+    }
+
     /// Corrects the number of bytes held, up or down.
     pub fn resize(&mut self, bytes: u64) {
         if bytes > self.bytes {

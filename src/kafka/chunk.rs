@@ -52,12 +52,14 @@ pub struct Header<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// Fills a chunk, one record after the other.
+/// Fills a chunk, one record after the other. It begins each chunk with the room that the one before needed, so that a steady stream does not grow its buffers again and again.
 #[derive(Debug, Default)]
 pub struct ChunkBuilder {
     data: Vec<u8>,
     records: Vec<RecordMeta>,
     next_offset: i64,
+    expected_bytes: usize,
+    expected_records: usize,
 }
 
 impl ChunkBuilder {
@@ -85,6 +87,10 @@ impl ChunkBuilder {
         value: Option<&[u8]>,
         headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) {
+        if self.records.is_empty() {
+            self.data.reserve(self.expected_bytes);
+            self.records.reserve(self.expected_records);
+        }
         let start = self.data.len();
         self.data.extend_from_slice(key.unwrap_or_default());
         let key_end = self.data.len();
@@ -111,16 +117,40 @@ impl ChunkBuilder {
         self.next_offset = self.next_offset.max(next_offset);
     }
 
+    /// The bytes that the finished chunk will hold: buffers as they are, not as they are filled.
+    pub fn held_bytes(&self) -> u64 {
+        let records = self.records.capacity() * size_of::<RecordMeta>();
+        u64::try_from(self.data.capacity() + records).unwrap_or(u64::MAX)
+    }
+
+    /// Gives back room that was expected and not needed.
+    pub fn fit(&mut self) {
+        if self.data.capacity() > 2 * self.data.len() + 4096 {
+            self.data.shrink_to_fit();
+        }
+        if self.records.capacity() > 2 * self.records.len() + 64 {
+            self.records.shrink_to_fit();
+        }
+    }
+
     /// The finished chunk; the builder is empty again.
     pub fn finish(&mut self, charge: Charge) -> Chunk {
-        let builder = std::mem::take(self);
-        Chunk { data: builder.data, records: builder.records, next_offset: builder.next_offset, charge }
+        let data = std::mem::take(&mut self.data);
+        let records = std::mem::take(&mut self.records);
+        self.expected_bytes = data.len();
+        self.expected_records = records.len();
+        Chunk { data, records, next_offset: std::mem::take(&mut self.next_offset), charge }
     }
 }
 
 impl Chunk {
     /// How many bytes a builder may gather before it must be finished: positions in the buffer are 32 bits, and one record more has to fit.
     pub const MAX_BYTES: usize = 1 << 30;
+
+    /// A chunk of nothing, which holds no memory.
+    pub fn empty() -> Self {
+        Self { data: Vec::new(), records: Vec::new(), next_offset: 0, charge: Charge::none() }
+    }
 
     /// Number of records; may be 0 when the chunk only passes offsets.
     pub fn len(&self) -> usize {

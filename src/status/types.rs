@@ -9,43 +9,6 @@ use utoipa::ToSchema;
 use super::time_text;
 use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicSpec};
 
-/// Serde form of times: RFC 3339 UTC with at most milliseconds.
-pub mod time_text {
-    use jiff::{Timestamp, Unit};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    /// Writes a time with at most milliseconds.
-    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        let rounded = time.round(Unit::Millisecond).unwrap_or(*time);
-        serializer.collect_str(&rounded)
-    }
-
-    /// Reads an RFC 3339 time.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-
-    /// The same for times that may be unknown.
-    pub mod option {
-        use jiff::Timestamp;
-        use serde::{Deserialize, Deserializer, Serializer};
-
-        /// Writes `null` for an unknown time.
-        pub fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-            match time {
-                Some(time) => super::serialize(time, serializer),
-                None => serializer.serialize_none(),
-            }
-        }
-
-        /// Reads `null` as unknown.
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-            let text = Option::<String>::deserialize(deserializer)?;
-            text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
-        }
-    }
-}
-
 /// The state of a task; a topic's is its worst task's. The order is from worst to best, as a topic shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

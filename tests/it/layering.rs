@@ -5,10 +5,29 @@ use std::path::{Path, PathBuf};
 
 /// A part of `src`, and what its production code must not name.
 const MUST_NOT: &[(&str, &[&str])] = &[
-    ("topic", &["tokio", "crate::config", "crate::desired", "crate::kafka", "crate::pipeline", "crate::sink", "crate::status", "crate::api", "crate::app"]),
-    ("status", &["tokio", "crate::config", "crate::desired", "crate::kafka", "crate::pipeline", "crate::sink", "crate::api", "crate::app", "crate::supervisor"]),
+    (
+        "topic",
+        &["tokio", "crate::config", "crate::desired", "crate::kafka", "crate::pipeline", "crate::sink", "crate::status", "crate::api", "crate::app"],
+    ),
+    (
+        "status",
+        &[
+            "tokio",
+            "crate::config",
+            "crate::desired",
+            "crate::kafka",
+            "crate::pipeline",
+            "crate::sink",
+            "crate::api",
+            "crate::app",
+            "crate::supervisor",
+        ],
+    ),
     ("config", &["tokio", "reqwest", "hyper", "std::net::Tcp", "rdkafka", "elasticsearch::"]),
-    ("supervisor", &["crate::topic", "crate::kafka", "crate::desired", "crate::sink", "crate::api", "rdkafka", "etcd_client", "hyper", "axum", "reqwest"]),
+    (
+        "supervisor",
+        &["crate::topic", "crate::kafka", "crate::desired", "crate::sink", "crate::api", "rdkafka", "etcd_client", "hyper", "axum", "reqwest"],
+    ),
     ("desired", &["crate::supervisor", "crate::api", "crate::app", "rdkafka", "axum"]),
     ("desired/merge.rs", &["tokio", "async ", "Timestamp::now", "Instant::now"]),
     ("reconcile.rs", &["rdkafka", "etcd_client", "axum", "elasticsearch"]),

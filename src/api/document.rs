@@ -1,0 +1,175 @@
+//! The routes with their OpenAPI document, and what answers have in common.
+//!
+//! Guarantees that a route and its description are registered together, that the document is the same text at every build, and that the served document is the checked-in file, byte
+//! for byte; a test fails when that file is not what the routes generate. Every property of an answer is `required`: what is not known is present as `null`.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use utoipa::OpenApi;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::problems;
+use super::text::{self, Form, Table};
+use super::{FieldError, Problem, ProblemCode, Shared};
+use super::{dead_letters, instance, metrics, probes, tasks, topics};
+use crate::status::Health;
+
+/// The document as it is checked in.
+const CHECKED_IN: &[u8] = include_bytes!("../../openapi/openapi.json");
+
+/// Schemas whose absent fields mean something: they are given by clients or stored as given.
+const SPARSE_SCHEMAS: [&str; 1] = ["SpecFields"];
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "drover",
+        version = "1.0.0",
+        description = "Keeps Kafka topics flowing into Elasticsearch or OpenSearch. Times are RFC 3339 UTC and end in `_at`; durations are seconds and end in `_seconds`; \
+                       offsets are plain integers; `null` means not known. Every error except a probe's own is an `application/problem+json`.",
+        license(name = "MIT", identifier = "MIT"),
+    ),
+    servers((url = "/", description = "The instance that served this document")),
+    components(schemas(Problem, ProblemCode, FieldError)),
+    tags(
+        (name = "dead-letters", description = "Records that no server would take"),
+        (name = "instance", description = "The instance, its parts and the sources of its topics"),
+        (name = "probes", description = "Liveness, readiness, health and metrics"),
+        (name = "tasks", description = "The supervised workers, one per partition"),
+        (name = "topics", description = "The managed topics"),
+    ),
+)]
+struct Base;
+
+/// Every documented route.
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Base::openapi())
+        .routes(routes!(topics::list_topics))
+        .routes(routes!(topics::get_topic))
+        .routes(routes!(topics::restart_topic))
+        .routes(routes!(tasks::list_tasks))
+        .routes(routes!(tasks::get_task))
+        .routes(routes!(tasks::restart_task))
+        .routes(routes!(dead_letters::list_dead_letters))
+        .routes(routes!(dead_letters::get_dead_letter))
+        .routes(routes!(instance::list_sources))
+        .routes(routes!(instance::get_info))
+        .routes(routes!(probes::get_livez))
+        .routes(routes!(probes::get_readyz))
+        .routes(routes!(probes::get_healthz))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(get_openapi))
+}
+
+/// The document that the routes generate.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = routes().split_for_parts();
+    let schemas = document.components.iter_mut().flat_map(|components| components.schemas.iter_mut());
+    for (name, schema) in schemas {
+        if let RefOr::T(Schema::Object(object)) = schema
+            && !SPARSE_SCHEMAS.contains(&name.as_str())
+        {
+            object.required = object.properties.keys().cloned().collect();
+        }
+    }
+    document
+}
+
+/// The document as it is checked in: indented JSON, line feeds, one at the end.
+pub fn document_text() -> String {
+    // The document is made of maps with text keys and always serialises.
+    let mut text = document().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+problems!(DocumentProblems: MisdirectedRequest Internal);
+
+/// Gives this document
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "instance",
+    responses(
+        (status = 200, description = "The OpenAPI document", body = serde_json::Value, content_type = "application/json", headers(("etag" = String, description = "Tag of the document"))),
+        (status = 304, description = "The document is the one that `If-None-Match` names"),
+        DocumentProblems,
+    ),
+)]
+pub(super) async fn get_openapi(headers: HeaderMap) -> Response {
+    let etag = format!("\"{}\"", digest(CHECKED_IN));
+    let caching = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if is_known(&headers, &etag) {
+        return (StatusCode::NOT_MODIFIED, caching).into_response();
+    }
+    (caching, [(header::CONTENT_TYPE, "application/json")], CHECKED_IN).into_response()
+}
+
+/// A value as JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, super::problem::ApiError> {
+    serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer does not serialise");
+        super::problem::ApiError::new(ProblemCode::Internal, "the answer cannot be written; the log has the details under the request's id")
+    })
+}
+
+/// An answer in one of several forms.
+pub(super) fn answer(form: Form, body: Vec<u8>) -> Response {
+    let media_type = match form {
+        Form::Json => "application/json",
+        Form::Text => text::PLAIN,
+    };
+    ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], body).into_response()
+}
+
+/// The same with a weak tag, or 304 when the client has it.
+pub(super) fn tagged(headers: &HeaderMap, form: Form, body: Vec<u8>) -> Response {
+    let etag = format!("W/\"{}\"", digest(&body));
+    let is_known = is_known(headers, &etag);
+    let mut response = answer(form, body);
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(value) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}
+
+/// Whether `If-None-Match` names the tag, by RFC 9110's weak comparison.
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let mut given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    given.any(|tag| tag.trim() == "*" || bare(tag) == bare(etag))
+}
+
+/// The first 16 bytes of the SHA-256, in hexadecimal.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A table, and how to get the rest of it.
+pub(super) fn table_with_next(table: &Table, next: Option<&str>) -> String {
+    let mut rendered = table.render();
+    if let Some(cursor) = next {
+        rendered.push_str(&format!("# there are more rows: raise limit, or add cursor={cursor}\n"));
+    }
+    rendered
+}
+
+/// A health on the wire.
+pub(super) fn health_name(health: Health) -> &'static str {
+    match health {
+        Health::Ok => "ok",
+        Health::Degraded => "degraded",
+        Health::Down => "down",
+    }
+}

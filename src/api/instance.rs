@@ -1,0 +1,131 @@
+//! The instance: what it is, how its parts are, and the sources of its topics.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::extract::Params;
+use super::list::Scope;
+use super::problem::{ApiError, problems};
+use super::text::{self, Form};
+use super::{Shared, health};
+use crate::status::{Component, Health, Memory, Source, time_text};
+
+/// The instance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Info {
+    /// The program.
+    #[schema(example = "drover")]
+    name: String,
+    /// The program's version.
+    version: String,
+    /// The instance's name.
+    instance: String,
+    /// When the process started.
+    #[serde(with = "time_text")]
+    started_at: Timestamp,
+    /// The worst of its tasks, topics, parts and sources.
+    health: Health,
+    /// Whether it shuts down.
+    draining: bool,
+    /// The consumer group.
+    group_id: String,
+    /// Number of configured bootstrap servers.
+    brokers: usize,
+    /// The folder of the embedded store, the dead letters and the restart ledger.
+    data_dir: String,
+    /// The supervised parts: the consumer, the sink, the watchers, the API.
+    components: Vec<Component>,
+    /// Fields of the configuration whose new value takes effect at the next start.
+    needs_restart: Vec<String>,
+    /// Configured limits.
+    limits: Limits,
+    /// Memory held.
+    memory: Memory,
+}
+
+/// Configured limits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Limits {
+    /// Bytes for librdkafka's prefetch, records and bulk bodies together.
+    memory_bytes: u64,
+    /// Connections to the API at once.
+    max_connections: usize,
+    /// Bytes of a request's body.
+    max_body_bytes: u64,
+    /// Seconds that a request's head may take.
+    header_timeout_seconds: f64,
+}
+
+/// All sources of topics.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SourceList {
+    /// The sources.
+    items: Vec<Source>,
+    /// Always `null`: there is one page.
+    next: Option<String>,
+    /// Whose view this is.
+    scope: Scope,
+}
+
+problems!(InstanceProblems: InvalidRequest NotAcceptable MisdirectedRequest Internal);
+
+/// Shows the instance
+///
+/// Its version, its supervised parts with their restarts, its limits, and what of the configuration waits for a restart.
+#[utoipa::path(
+    get,
+    path = "/api/v1/info",
+    tag = "instance",
+    responses(
+        (status = 200, description = "The instance", body = Info, headers(("x-request-id" = String, description = "The request's id"))),
+        InstanceProblems,
+    ),
+)]
+pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Json<Info>, ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    Params::of(&uri, "")?.finish()?;
+    let snapshot = state.now();
+    let info = &state.info;
+    Ok(Json(Info {
+        name: info.name.clone(),
+        version: info.version.clone(),
+        instance: info.instance.clone(),
+        started_at: info.started_at,
+        health: health::overall(&snapshot).status,
+        draining: snapshot.draining,
+        group_id: info.group_id.clone(),
+        brokers: info.brokers,
+        data_dir: info.data_dir.clone(),
+        components: snapshot.components.clone(),
+        needs_restart: snapshot.needs_restart.clone(),
+        limits: Limits {
+            memory_bytes: info.memory_bytes,
+            max_connections: state.http.max_connections,
+            max_body_bytes: state.http.max_body,
+            header_timeout_seconds: state.http.header_timeout.as_secs_f64(),
+        },
+        memory: snapshot.memory,
+    }))
+}
+
+/// Lists the sources of topics
+///
+/// Each with its freshness and its error. A source with an error keeps its last good list in force.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sources",
+    tag = "instance",
+    responses(
+        (status = 200, description = "The sources", body = SourceList, headers(("x-request-id" = String, description = "The request's id"))),
+        InstanceProblems,
+    ),
+)]
+pub(super) async fn list_sources(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Json<SourceList>, ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    Params::of(&uri, "")?.finish()?;
+    Ok(Json(SourceList { items: state.now().sources.clone(), next: None, scope: Scope::Instance }))
+}

@@ -1,0 +1,356 @@
+//! The accept loop: plain HTTP/1.1 with limits on everything that a client can drag out.
+//!
+//! Guarantees: at most `max_connections` at once, the rest waits in the system's backlog; a request's head, and the pause between two requests, last at most `header_timeout`;
+//! a client that does not read its answer for [`WRITE_TIMEOUT`] is cut off; heads are bounded, and what hyper refuses there (400, 431) has no body because no request exists yet. Cancelled,
+//! it stops accepting, lets answers that are under way finish for at most [`GRACE`] and returns; silent clients are not waited for.
+//!
+//! All connections are driven by the one task that runs [`serve`]: the control plane answers from memory, and so nothing needs to be spawned, joined or leaked.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::ApiState;
+
+/// How long answers that are under way may take once the API stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a client may refuse to read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head; far above what browsers send.
+const MAX_HEAD_BYTES: usize = 32 << 10;
+/// The pause after an error of the listener itself, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The address of the client, in a request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Serves the API on `listener` until cancelled.
+///
+/// The listener may be a clone: the socket stays open for the next life of this part, and clients wait in its backlog meanwhile. The error is the listener's own.
+pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: CancellationToken) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let header_timeout = state.http.header_timeout;
+    let max_connections = state.http.max_connections.max(1);
+    let router = super::router(state);
+
+    let mut connections = FuturesUnordered::new();
+    let mut paused_until: Option<Instant> = None;
+    loop {
+        let has_room = connections.len() < max_connections && paused_until.is_none();
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(()) = connections.next(), if !connections.is_empty() => {}
+            () = tokio::time::sleep_until(paused_until.unwrap_or_else(Instant::now)), if paused_until.is_some() => paused_until = None,
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, peer)) => connections.push(connection(stream, peer, router.clone(), header_timeout, cancel.clone())),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drain = async { while connections.next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, drain).await.is_err() {
+        tracing::info!("connections that did not finish in time are closed");
+    }
+    Ok(())
+}
+
+/// Whether the error is about one connection that ended before it was accepted.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration, cancel: CancellationToken) {
+    // Answers are small and complete; waiting to fill a packet only delays them. A failure costs only that.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), request, peer));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD_BYTES).half_close(false);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(WriteDeadline::new(stream, WRITE_TIMEOUT)), service));
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+}
+
+async fn answer(router: Router, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, Infallible> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(Peer(peer));
+    router.oneshot(request).await
+}
+
+/// A stream that fails when nothing can be written for too long.
+struct WriteDeadline<S> {
+    stream: S,
+    within: Duration,
+    blocked: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> WriteDeadline<S> {
+    fn new(stream: S, within: Duration) -> Self {
+        Self { stream, within, blocked: None }
+    }
+
+    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.blocked = None;
+            return outcome;
+        }
+        let within = self.within;
+        let deadline = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteDeadline<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, buffer);
+        self.watch(context, outcome)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.watch(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(context, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch(context, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::api::tests::state;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// Runs `client` against a server of its own, and then stops the server.
+    async fn against<T>(state: ApiState, client: impl AsyncFnOnce(SocketAddr) -> T) -> T {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let cancel = CancellationToken::new();
+        let clients = async {
+            let outcome = client(address).await;
+            cancel.cancel();
+            outcome
+        };
+        let both = async { tokio::join!(serve(listener, state, cancel.clone()), clients) };
+        let (served, outcome) = tokio::time::timeout(DEADLINE, both).await.expect("the server and its client end in time");
+        served.expect("served");
+        outcome
+    }
+
+    /// Sends bytes and reads until the server closes.
+    async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(bytes).await.expect("sent");
+        read_all(&mut stream).await
+    }
+
+    async fn read_all(stream: &mut TcpStream) -> String {
+        let mut answer = Vec::new();
+        // A reset after the answer is an end too.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_client_that_sends_its_head_slowly_is_cut_off() {
+        against(state(), async |address| {
+            let mut slow = TcpStream::connect(address).await.expect("connected");
+            slow.write_all(b"GET /livez HTTP/1.1\r\nHost: ").await.expect("sent");
+            let drip = async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if slow.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let (quick, ()) = tokio::join!(exchange(address, LIVEZ), drip);
+            assert!(quick.starts_with("HTTP/1.1 200"), "{quick}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_does_not_keep_its_place() {
+        let mut state = state();
+        state.http.max_connections = 1;
+        against(state, async |address| {
+            let mut silent = TcpStream::connect(address).await.expect("connected");
+            let waiting = exchange(address, LIVEZ).await;
+            assert!(waiting.starts_with("HTTP/1.1 200"), "{waiting}");
+            assert_eq!(read_all(&mut silent).await, "");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_after_its_answer() {
+        against(state(), async |address| {
+            let answer = exchange(address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn malformed_and_smuggled_requests_never_reach_a_handler() {
+        against(state(), async |address| {
+            let many_headers: String = (0..1000).map(|number| format!("h{number}: 1\r\n")).collect();
+            for (name, request, status) in [
+                ("no HTTP", "\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), "400"),
+                ("HTTP/0.9", "GET /livez\r\n\r\n".to_owned(), "400"),
+                ("two lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned(), "400"),
+                ("negative length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n".to_owned(), "400"),
+                ("a folded header", "GET /livez HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n".to_owned(), "400"),
+                ("a NUL in a header", "GET /livez HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n".to_owned(), "400"),
+                ("a thousand headers", format!("GET /livez HTTP/1.1\r\nHost: x\r\n{many_headers}\r\n"), "431"),
+                ("a long header", format!("GET /livez HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(64 << 10)), "431"),
+            ] {
+                let answer = exchange(address, request.as_bytes()).await;
+                // A reset may swallow the answer to a head that is far too long; it must not be served.
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) || answer.is_empty(), "{name}: {answer}");
+            }
+            let both = "POST /api/v1/tasks/orders/0/restart HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+            let answer = exchange(address, both.as_bytes()).await;
+            assert_eq!(answer.matches("HTTP/1.1 200").count(), 0, "a second request hid in the first: {answer}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_over_the_limit_of_a_body_is_answered_without_reading_it() {
+        against(state(), async |address| {
+            let request =
+                b"POST /api/v1/tasks/orders/0/restart HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
+            let answer = exchange(address, request).await;
+            assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+            assert!(answer.contains("payload-too-large"), "{answer}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_delay_the_stop() {
+        let mut state = state();
+        state.http.header_timeout = DEADLINE * 2;
+        let stopped = async {
+            against(state, async |address| {
+                let silent = TcpStream::connect(address).await.expect("connected");
+                let mut half = TcpStream::connect(address).await.expect("connected");
+                half.write_all(b"GET /livez HTTP/1.1\r\n").await.expect("sent");
+                assert!(exchange(address, LIVEZ).await.starts_with("HTTP/1.1 200"));
+                (silent, half)
+            })
+            .await
+        };
+        let _held = tokio::time::timeout(GRACE + Duration::from_secs(5), stopped).await.expect("stopped in time");
+    }
+
+    #[tokio::test]
+    async fn an_answer_under_way_survives_the_stop() {
+        let mut state = state();
+        state.http.header_timeout = DEADLINE;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let cancel = CancellationToken::new();
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.expect("connected");
+            let head = b"POST /api/v1/tasks/orders/0/restart HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+            stream.write_all(head).await.expect("sent");
+            let mut go_on = [0; 25];
+            // The handler asks for the body: the request is under way.
+            stream.read_exact(&mut go_on).await.expect("told to go on");
+            assert!(go_on.starts_with(b"HTTP/1.1 100"));
+            cancel.cancel();
+            stream.write_all(b"{}").await.expect("sent");
+            read_all(&mut stream).await
+        };
+        let both = async { tokio::join!(serve(listener, state, cancel.clone()), client) };
+        let (served, answer) = tokio::time::timeout(DEADLINE, both).await.expect("ended in time");
+        served.expect("served");
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_next_life_of_this_part_serves_the_same_socket() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        for _ in 0..2 {
+            let cancel = CancellationToken::new();
+            let client = async {
+                let answer = exchange(address, LIVEZ).await;
+                cancel.cancel();
+                answer
+            };
+            let (served, answer) = tokio::join!(serve(listener.try_clone().expect("a clone"), state(), cancel.clone()), client);
+            served.expect("served");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let (near, _far) = tokio::io::duplex(8);
+        let mut guarded = WriteDeadline::new(near, WRITE_TIMEOUT);
+        let error = guarded.write_all(&[0; 64]).await.expect_err("cut off");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

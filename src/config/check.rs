@@ -1,0 +1,274 @@
+//! What `drover check-config` prints, and how a configuration that cannot be used is told.
+//!
+//! Guarantees one entry for each problem, with file, line, column and remedy; no control character from the file reaches the terminal; the JSON form has the same content. Asks no server.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Config, LoadError, Loaded, Problem, base_of, parse, read, tree};
+
+/// How a report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: `{valid, problems, warnings}`.
+    Json,
+}
+
+/// The file can be used.
+const EXIT_VALID: u8 = 0;
+/// The file cannot be used (sysexits' `EX_CONFIG`).
+const EXIT_CONFIG: u8 = 78;
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    valid: bool,
+    problems: &'a [Problem],
+    warnings: &'a [Problem],
+}
+
+/// Checks a file with the process's environment; the report ends in a line break. The code is 0 for a usable file, else 78. `now` is the time that is proposed as `start:` where
+/// the collector's topics have none.
+pub fn report(path: &Path, format: Format, now: Timestamp) -> (String, u8) {
+    let result = check(path, now, &|name| std::env::var(name).ok());
+    let code = if result.is_ok() { EXIT_VALID } else { EXIT_CONFIG };
+    let text = match (format, &result) {
+        (Format::Json, Ok(loaded)) => json(&Report { valid: true, problems: &[], warnings: &loaded.warnings }),
+        (Format::Json, Err(error)) => json(&Report { valid: false, problems: &problems_of(error), warnings: &[] }),
+        (Format::Text, Ok(loaded)) => valid_text(path, loaded),
+        (Format::Text, Err(error)) => format!("{}\n", text(error)),
+    };
+    (text, code)
+}
+
+/// A configuration that cannot be used, with all its problems, for the terminal; without a line break at its end.
+pub fn text(error: &LoadError) -> String {
+    let path = match error {
+        LoadError::Unreadable { .. } => {
+            let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
+            return one_line(&format!("{error}{cause}"));
+        }
+        LoadError::Invalid { path, .. } => path,
+    };
+    let mut out = String::new();
+    for problem in error.problems() {
+        out.push_str(&entry(path, "", problem));
+    }
+    out.push_str(&format!("{}: {}", shown(path), counted(error.problems().len(), "problem")));
+    out
+}
+
+fn check(path: &Path, now: Timestamp, environment: super::Environment<'_>) -> Result<Loaded, LoadError> {
+    let bytes = read(path)?;
+    let mut loaded = parse(&bytes, base_of(path), environment).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
+    if starts_like_the_collector(&loaded.config) {
+        loaded.warnings.push(start_note(&bytes, now));
+    }
+    Ok(loaded)
+}
+
+/// Whether a topic in the collector's dialect has no `start` of its own or by default.
+fn starts_like_the_collector(config: &Config) -> bool {
+    if config.defaults.start.is_some() {
+        return false;
+    }
+    let has_start = |fields: &crate::topic::SpecFields| fields.start.is_some();
+    let with_start: BTreeSet<_> =
+        config.topics.iter().filter(|topic| topic.native.as_ref().is_some_and(has_start)).map(|topic| &topic.name).collect();
+    config.topics.iter().any(|topic| topic.native.is_none() && !with_start.contains(&topic.name))
+}
+
+fn start_note(bytes: &[u8], now: Timestamp) -> Problem {
+    // Whole seconds, rounded down: a second that is read twice is better than one that is not read.
+    let start = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let (path, line, column) = place_of_topics(bytes);
+    Problem {
+        path,
+        line,
+        column,
+        detail: "the collector kept no offsets, so without a `start` the first run (`earliest`) indexes all that Kafka still holds again, beside the collector's old documents".to_owned(),
+        remedy: format!("to index only what arrives from now on, add this line under `defaults:`, and stop the collector after that time: start: {start}"),
+    }
+}
+
+/// Path, line and column of `collectlogs`.
+fn place_of_topics(bytes: &[u8]) -> (String, u32, u32) {
+    let Ok(tree::Node { value: tree::Value::Map(entries), .. }) = tree::parse(bytes) else { return (String::new(), 1, 1) };
+    let key = entries.iter().map(|(key, _)| key).find(|key| key.text().is_some_and(|text| text.eq_ignore_ascii_case("collectlogs")));
+    key.map_or((String::new(), 1, 1), |key| (key.text().unwrap_or_default().to_owned(), key.line, key.column))
+}
+
+fn problems_of(error: &LoadError) -> Vec<Problem> {
+    match error {
+        LoadError::Invalid { problems, .. } => problems.clone(),
+        LoadError::Unreadable { path, source } => vec![Problem {
+            path: String::new(),
+            line: 1,
+            column: 1,
+            detail: format!("cannot read {}: {source}", path.display()),
+            remedy: "name the configuration file with --config or DROVER_CONFIG".to_owned(),
+        }],
+    }
+}
+
+fn json(report: &Report<'_>) -> String {
+    match serde_json::to_string_pretty(report) {
+        Ok(text) => format!("{text}\n"),
+        // Strings and numbers always serialise; if they did not, an invalid report must not read as a valid one.
+        Err(error) => format!("{{\"valid\": false, \"problems\": [], \"warnings\": [], \"error\": {:?}}}\n", error.to_string()),
+    }
+}
+
+fn valid_text(path: &Path, loaded: &Loaded) -> String {
+    let mut out = String::new();
+    for warning in &loaded.warnings {
+        out.push_str(&entry(path, "warning: ", warning));
+    }
+    let names: BTreeSet<_> = loaded.config.topics.iter().map(|topic| &topic.name).collect();
+    let _ = write!(out, "{} is valid: {}", shown(path), counted(names.len(), "topic"));
+    if !loaded.warnings.is_empty() {
+        let _ = write!(out, ", {}", counted(loaded.warnings.len(), "warning"));
+    }
+    out.push('\n');
+    out
+}
+
+/// `FILE:LINE:COLUMN: path: detail` and below it what helps.
+fn entry(file: &Path, kind: &str, problem: &Problem) -> String {
+    let Problem { path, line, column, detail, remedy } = problem;
+    let separator = if path.is_empty() { "" } else { ": " };
+    let head = one_line(&format!("{}:{line}:{column}: {kind}{path}{separator}{detail}", file.display()));
+    format!("{head}\n    {}\n", one_line(remedy))
+}
+
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const COLLECTORS: &str =
+        "kafkaconfig: {kafkaaddr: 'a:1'}\nelasticconfig: {elasticaddr: 'http://e:1'}\nCollectLogs: [{logtopic: t}, {logtopic: u}]\n";
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.yaml");
+        std::fs::write(&path, text).expect("a file");
+        (folder, path)
+    }
+
+    fn checked(text: &str, format: Format) -> (String, u8) {
+        let (_folder, path) = file(text);
+        let now = "2026-01-31T10:20:30.987654Z".parse().expect("a time");
+        let (report, code) = report(&path, format, now);
+        (report.replace(&path.display().to_string(), "config.yaml"), code)
+    }
+
+    #[test]
+    fn every_problem_is_printed_with_file_line_column_and_remedy() {
+        let (report, code) = checked("kafka:\n  brokres: [a]\nelasticsearch: {urls: ['http://e:1']}\nsink: {file: out}\n", Format::Text);
+        let lines: Vec<&str> = report.lines().collect();
+        assert_eq!(code, 78);
+        assert_eq!(
+            lines,
+            [
+                "config.yaml:2:3: kafka.brokers: no Kafka brokers are named",
+                "    add brokers: [\"HOST:9092\"]; beside a kafka section kafkaconfig is not read",
+                "config.yaml:2:3: kafka.brokres: 'brokres' is not known here",
+                "    did you mean 'brokers'?",
+                "config.yaml:4:7: sink: 'sink' is given together with 'elasticsearch' on line 3",
+                "    keep one of the two: documents go to one place",
+                "config.yaml: 3 problems",
+            ]
+        );
+    }
+
+    #[test]
+    fn json_has_exactly_the_documented_fields() {
+        let (report, code) = checked("kafka: {brokers: ['a:1']}\n", Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+        assert_eq!((code, value["valid"].as_bool()), (78, Some(false)));
+        let problem = value["problems"][0].as_object().expect("a problem");
+        let fields: BTreeSet<&str> = problem.keys().map(String::as_str).collect();
+        assert_eq!(fields, ["path", "line", "column", "detail", "remedy"].into());
+        assert_eq!((problem["path"].as_str(), problem["line"].as_u64()), (Some("elasticsearch.urls"), Some(1)));
+    }
+
+    #[test]
+    fn the_collectors_file_is_told_where_to_start() {
+        let (report, code) = checked(COLLECTORS, Format::Text);
+        assert_eq!(code, 0, "{report}");
+        assert!(report.contains("config.yaml:3:1: warning: CollectLogs: the collector kept no offsets"), "{report}");
+        assert!(report.contains("start: 2026-01-31T10:20:30Z\n") && report.contains("earliest"), "{report}");
+        assert!(report.ends_with("config.yaml is valid: 2 topics, 1 warning\n"), "{report}");
+
+        let (json, code) = checked(COLLECTORS, Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((code, value["valid"].as_bool(), value["warnings"].as_array().map(Vec::len)), (0, Some(true), Some(1)));
+    }
+
+    #[test]
+    fn the_proposed_start_is_accepted_and_silences_the_note() {
+        let (with_default, code) = checked(&format!("{COLLECTORS}defaults:\n  start: 2026-01-31T10:20:30Z\n"), Format::Text);
+        assert_eq!((code, with_default.as_str()), (0, "config.yaml is valid: 2 topics\n"));
+        let (one_left, _) = checked(&format!("{COLLECTORS}topics: [{{topic: t, start: latest}}]\n"), Format::Text);
+        assert!(one_left.contains("kept no offsets"), "{one_left}");
+        let (none_left, _) = checked(&format!("{COLLECTORS}topics: [{{topic: t, start: latest}}, {{topic: u, start: earliest}}]\n"), Format::Text);
+        assert!(!none_left.contains("kept no offsets"), "{none_left}");
+    }
+
+    #[test]
+    fn what_is_no_readable_file_is_told_in_both_forms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [folder.path().join("missing.yaml"), folder.path().to_owned()] {
+            let (text, code) = report(&path, Format::Text, Timestamp::UNIX_EPOCH);
+            assert_eq!(code, 78);
+            assert!(text.contains("--config") && text.lines().count() == 1, "{text}");
+            let (json, code) = report(&path, Format::Json, Timestamp::UNIX_EPOCH);
+            let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!((code, value["valid"].as_bool(), value["problems"].as_array().map(Vec::len)), (78, Some(false), Some(1)));
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_pipe_a_device_and_a_loop_of_links_do_not_hang_the_check() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (a, b, socket) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("socket"));
+        std::os::unix::fs::symlink(&a, &b).expect("a link");
+        std::os::unix::fs::symlink(&b, &a).expect("a link");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        for path in [a, socket, pipe, PathBuf::from("/dev/zero")] {
+            let (text, code) = report(&path, Format::Text, Timestamp::UNIX_EPOCH);
+            assert_eq!(code, 78, "{text}");
+        }
+    }
+
+    #[test]
+    fn control_characters_of_the_file_do_not_reach_the_terminal() {
+        let (report, _) =
+            checked("\"a\\e[31mb\": 1\nkafka: {brokers: ['a:1']}\ntopics: [{topic: \"x\\e\"}, {topic: t, format: \"\\e[2J\"}]\n", Format::Text);
+        assert!(!report.chars().any(|c| c.is_control() && c != '\n'), "{report:?}");
+    }
+}

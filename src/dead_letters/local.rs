@@ -1,0 +1,494 @@
+//! The dead letters of one instance, in an embedded database file.
+//!
+//! Guarantees what [`DeadLetters`] asks for: one transaction with fsync per [`DeadLetters::put`], ids unique, [`Error::Full`] before anything is written. A list reads no more of
+//! the file than the topic and partition that it is asked for. Owns the file's tables. A letter that cannot be read back is left out of lists with a warning.
+//!
+//! Letters are keyed by topic, partition, offset and id: after a topic was re-created two letters may share the first three. `bytes` counts what is stored in the tables; the
+//! file is larger by free pages, which later letters use again.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use tracing::warn;
+
+use super::{DeadLetter, DeadLetters, Error, Query};
+use crate::embedded::{Abort, EmbeddedFile, Fault, begin_write, off_runtime};
+
+/// Letters are written once and seldom read; the cache holds the pages above them.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Topic, partition, offset, id.
+type Key<'a> = (&'a str, i32, i64, &'a str);
+/// Topic, partition, offset.
+type Place<'a> = (&'a str, i32, i64);
+
+/// Letters in the order of lists, as JSON.
+const LETTERS: TableDefinition<'_, Key<'_>, &[u8]> = TableDefinition::new("letters");
+/// Where the letter of an id is.
+const PLACES: TableDefinition<'_, &str, Place<'_>> = TableDefinition::new("places");
+/// Numbers about the tables.
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// Bytes in `letters` and `places`.
+const BYTES: &str = "bytes";
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Unavailable { what: fault.what, source: fault.source }
+    }
+}
+
+/// Dead letters in an embedded database file. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LocalDeadLetters {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: EmbeddedFile,
+    max_bytes: u64,
+    bytes: AtomicU64,
+    /// Held by who writes, so that `bytes` follows the commits in their order.
+    writer: Mutex<()>,
+}
+
+impl LocalDeadLetters {
+    /// Opens or creates the file, which takes letters up to `max_bytes`. A file in which there is more already is opened and takes no new ones.
+    pub fn open(path: &Path, max_bytes: u64) -> Result<Self, Error> {
+        let file = EmbeddedFile::open(path, CACHE_BYTES)?;
+        let bytes = file.with(|database| -> Result<u64, Abort<Error>> {
+            let transaction = begin_write(database)?;
+            transaction.open_table(LETTERS)?;
+            transaction.open_table(PLACES)?;
+            let bytes = transaction.open_table(NUMBERS)?.get(BYTES)?.map_or(0, |bytes| bytes.value());
+            transaction.commit()?;
+            Ok(bytes)
+        })?;
+        Ok(Self { inner: Arc::new(Inner { file, max_bytes, bytes: AtomicU64::new(bytes), writer: Mutex::default() }) })
+    }
+}
+
+impl DeadLetters for LocalDeadLetters {
+    fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
+        let inner = self.inner.clone();
+        Box::pin(off_runtime(move || inner.put(letters)))
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>> {
+        let inner = self.inner.clone();
+        Box::pin(off_runtime(move || inner.file.with(|database| list(database, &query))))
+    }
+
+    fn get(&self, id: &str) -> BoxFuture<'_, Result<Option<DeadLetter>, Error>> {
+        let inner = self.inner.clone();
+        let id = id.to_owned();
+        Box::pin(off_runtime(move || inner.file.with(|database| get(database, &id))))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.file.with(|database| write(database, letters, self.max_bytes))?;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Writes all letters in one transaction; answers the bytes in use after it.
+fn write(database: &Database, letters: Vec<DeadLetter>, limit: u64) -> Result<u64, Abort<Error>> {
+    let transaction = begin_write(database)?;
+    let bytes = {
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        let mut tables = Tables { letters: transaction.open_table(LETTERS)?, places: transaction.open_table(PLACES)? };
+        let used = numbers.get(BYTES)?.map_or(0, |bytes| bytes.value());
+        let mut bytes = used;
+        let mut has_new = false;
+        for mut letter in letters {
+            match tables.take(&letter.id)? {
+                Some((old, old_bytes)) => {
+                    bytes = bytes.saturating_sub(old_bytes);
+                    if let Some(old) = old {
+                        succeed(&mut letter, &old);
+                    }
+                }
+                None => has_new = true,
+            }
+            bytes = bytes.saturating_add(tables.insert(&letter)?);
+        }
+        if has_new && bytes > limit {
+            return Err(Abort::Refused(Error::Full { used, limit }));
+        }
+        numbers.insert(BYTES, bytes)?;
+        bytes
+    };
+    transaction.commit()?;
+    Ok(bytes)
+}
+
+/// Makes `letter` the successor of what was kept under its id.
+fn succeed(letter: &mut DeadLetter, old: &DeadLetter) {
+    letter.first_at = old.first_at;
+    letter.attempts = letter.attempts.saturating_add(old.attempts);
+    letter.redriven_at = letter.redriven_at.or(old.redriven_at);
+}
+
+struct Tables<'t> {
+    letters: Table<'t, Key<'static>, &'static [u8]>,
+    places: Table<'t, &'static str, Place<'static>>,
+}
+
+impl Tables<'_> {
+    /// Takes the letter of this id out: itself, unless it cannot be read, and the bytes that it used.
+    fn take(&mut self, id: &str) -> Result<Option<(Option<DeadLetter>, u64)>, Abort<Error>> {
+        let Some(place) = self.places.remove(id)? else { return Ok(None) };
+        let (topic, partition, offset) = place.value();
+        let key = (topic, partition, offset, id);
+        let Some(json) = self.letters.remove(key)? else { return Ok(Some((None, 0))) };
+        Ok(Some((decode(key, json.value()), used_bytes(key, json.value()))))
+    }
+
+    /// Puts a letter in whose id is free; answers the bytes that it uses.
+    fn insert(&mut self, letter: &DeadLetter) -> Result<u64, Abort<Error>> {
+        let json = serde_json::to_vec(letter).map_err(|error| {
+            Abort::Refused(Error::Unavailable { what: format!("the letter {} has no JSON form", letter.id), source: Box::new(error) })
+        })?;
+        let place = (letter.topic.as_str(), letter.partition, letter.offset);
+        let key = (place.0, place.1, place.2, letter.id.as_str());
+        self.letters.insert(key, json.as_slice())?;
+        self.places.insert(letter.id.as_str(), place)?;
+        Ok(used_bytes(key, &json))
+    }
+}
+
+/// The size of a letter's rows: the key and the value, and the id with the place.
+fn used_bytes(key: Key<'_>, json: &[u8]) -> u64 {
+    let numbers = size_of::<i32>() + size_of::<i64>();
+    let (topic, _, _, id) = key;
+    (2 * (topic.len() + numbers + id.len()) + json.len()) as u64
+}
+
+fn decode(key: Key<'_>, json: &[u8]) -> Option<DeadLetter> {
+    let result = serde_json::from_slice(json);
+    if let Err(error) = &result {
+        let (topic, partition, offset, id) = key;
+        warn!(topic, partition, offset, id, error = %error, "dead letter is not readable");
+    }
+    result.ok()
+}
+
+fn list(database: &Database, query: &Query) -> Result<Vec<DeadLetter>, Abort<Error>> {
+    let mut found: Vec<DeadLetter> = Vec::new();
+    if query.limit == 0 {
+        return Ok(found);
+    }
+    let table = database.begin_read()?.open_table(LETTERS)?;
+    let (topic, partition, offset) = first_place(query);
+    for row in table.range::<Key<'_>>((topic, partition, offset, "")..)? {
+        let (key, value) = row?;
+        let (topic, partition, offset, _) = key.value();
+        let place = (topic, partition, offset);
+        if is_past(query, place) {
+            break;
+        }
+        if found.len() >= query.limit && found.last().is_some_and(|last| place_of(last) != place) {
+            break;
+        }
+        if query.after.as_ref().is_some_and(|after| place <= (after.0.as_str(), after.1, after.2))
+            || query.partition.is_some_and(|wanted| wanted != partition)
+        {
+            continue;
+        }
+        if let Some(letter) = decode(key.value(), value.value()).filter(|letter| matches(query, letter)) {
+            found.push(letter);
+        }
+    }
+    Ok(found)
+}
+
+fn place_of(letter: &DeadLetter) -> Place<'_> {
+    (letter.topic.as_str(), letter.partition, letter.offset)
+}
+
+/// The first place at which letters of this query can be.
+fn first_place(query: &Query) -> Place<'_> {
+    let first_of_topic = query.topic.as_ref().map_or("", |topic| topic.as_str());
+    // Without a topic the partition says nothing about where to begin.
+    let first_partition = query.topic.as_ref().and(query.partition).unwrap_or(i32::MIN);
+    let first = (first_of_topic, first_partition, i64::MIN);
+    let after = query.after.as_ref().map(|(topic, partition, offset)| (topic.as_str(), *partition, *offset));
+    after.map_or(first, |after| after.max(first))
+}
+
+/// Whether no letter at this place or behind it can match.
+fn is_past(query: &Query, place: Place<'_>) -> bool {
+    let Some(topic) = &query.topic else { return false };
+    place.0 != topic.as_str() || query.partition.is_some_and(|partition| place.1 > partition)
+}
+
+/// The filters that only the letter itself can answer.
+fn matches(query: &Query, letter: &DeadLetter) -> bool {
+    query.error_type.as_ref().is_none_or(|kind| letter.error.kind == *kind)
+        && query.since.is_none_or(|since| letter.last_at >= since)
+        && query.until.is_none_or(|until| letter.last_at < until)
+}
+
+fn get(database: &Database, id: &str) -> Result<Option<DeadLetter>, Abort<Error>> {
+    let transaction = database.begin_read()?;
+    let Some(place) = transaction.open_table(PLACES)?.get(id)? else { return Ok(None) };
+    let (topic, partition, offset) = place.value();
+    let Some(json) = transaction.open_table(LETTERS)?.get((topic, partition, offset, id))? else { return Ok(None) };
+    let letter = serde_json::from_slice(json.value())
+        .map_err(|error| Abort::Refused(Error::Unavailable { what: format!("the letter {id} is not readable"), source: Box::new(error) }))?;
+    Ok(Some(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dead_letters::{Cause, LetterError};
+    use crate::topic::{TopicName, document_id};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a legal time")
+    }
+
+    fn name(text: &str) -> TopicName {
+        TopicName::new(text).expect("a legal name")
+    }
+
+    fn letter(topic: &str, partition: i32, offset: i64) -> DeadLetter {
+        letter_of("base", topic, partition, offset)
+    }
+
+    fn letter_of(id_base: &str, topic: &str, partition: i32, offset: i64) -> DeadLetter {
+        DeadLetter {
+            id: document_id(&format!("{id_base}-{topic}"), partition, offset),
+            topic: name(topic),
+            topic_id: Some(id_base.to_owned()),
+            partition,
+            offset,
+            timestamp: Some(at(5)),
+            index: "an-index".to_owned(),
+            key_base64: None,
+            payload_base64: Some("AAECAwQ=".to_owned()),
+            payload_bytes: 5,
+            truncated: false,
+            error: LetterError { kind: "document_parsing_exception".to_owned(), reason: "no".to_owned(), status: Some(400) },
+            cause: Cause::Rejected,
+            attempts: 1,
+            first_at: at(100),
+            last_at: at(100),
+            redriven_at: None,
+        }
+    }
+
+    struct Bench {
+        directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { directory: tempfile::tempdir().expect("a directory") }
+        }
+
+        fn open(&self, max_bytes: u64) -> LocalDeadLetters {
+            LocalDeadLetters::open(&self.directory.path().join("dead_letters.redb"), max_bytes).expect("opens")
+        }
+    }
+
+    fn query() -> Query {
+        Query { limit: 1000, ..Query::default() }
+    }
+
+    async fn places(store: &LocalDeadLetters, query: Query) -> Vec<(String, i32, i64)> {
+        let letters = store.list(query).await.expect("lists");
+        letters.into_iter().map(|letter| (letter.topic.to_string(), letter.partition, letter.offset)).collect()
+    }
+
+    #[tokio::test]
+    async fn letters_and_their_size_survive_the_process() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        store.put(vec![letter("a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+        let bytes = store.bytes();
+        assert!(bytes > 2 * 300, "{bytes}");
+        drop(store);
+        let reopened = bench.open(1 << 20);
+        assert_eq!(reopened.bytes(), bytes);
+        assert_eq!(reopened.get("base-a:0:2").await.expect("reads"), Some(letter("a", 0, 2)));
+        assert_eq!(reopened.get("base-a:0:3").await.expect("reads"), None);
+    }
+
+    #[tokio::test]
+    async fn a_letter_put_again_is_one_entry_that_remembers_when_it_first_died() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        let first = DeadLetter { redriven_at: Some(at(150)), ..letter("a", 0, 1) };
+        store.put(vec![first]).await.expect("kept");
+        let bytes = store.bytes();
+        let again = DeadLetter { first_at: at(200), last_at: at(200), attempts: 2, ..letter("a", 0, 1) };
+        store.put(vec![again.clone()]).await.expect("kept");
+        let expected = DeadLetter { first_at: at(100), attempts: 3, redriven_at: Some(at(150)), ..again };
+        assert_eq!(store.list(query()).await.expect("lists"), [expected]);
+        assert_eq!(store.bytes(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_moved_leaves_nothing_at_its_old_place() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        let bytes = store.bytes();
+        store.put(vec![DeadLetter { offset: 2, ..letter("a", 0, 1) }]).await.expect("kept");
+        assert_eq!((places(&store, query()).await, store.bytes()), (vec![("a".to_owned(), 0, 2)], bytes));
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_all_of_a_batch_and_writes_nothing() {
+        let bench = Bench::new();
+        let store = bench.open(1000);
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        let bytes = store.bytes();
+        let refused = store.put(vec![letter("a", 0, 2), letter("a", 0, 3)]).await;
+        assert!(matches!(refused, Err(Error::Full { used, limit: 1000 }) if used == bytes), "{refused:?}");
+        assert_eq!((places(&store, query()).await.len(), store.bytes()), (1, bytes));
+        drop(store);
+        assert_eq!(bench.open(1000).bytes(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_full_store_still_takes_letters_that_it_has() {
+        let bench = Bench::new();
+        bench.open(1 << 20).put(vec![letter("a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+        let store = bench.open(10);
+        let longer = DeadLetter { index: "a-longer-name".to_owned(), ..letter("a", 0, 1) };
+        store.put(vec![longer]).await.expect("kept already");
+        let refused = store.put(vec![letter("a", 0, 1), letter("a", 0, 9)]).await;
+        assert!(matches!(refused, Err(Error::Full { limit: 10, .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn two_letters_of_a_recreated_topic_do_not_overwrite_each_other() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        store.put(vec![letter_of("old", "a", 0, 1), letter_of("new", "a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+        let all = store.list(query()).await.expect("lists");
+        assert_eq!(all.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["new-a:0:1", "old-a:0:1", "base-a:0:2"]);
+        // A page does not end between the two, since the next one begins behind their offset.
+        let page = places(&store, Query { limit: 1, ..query() }).await;
+        assert_eq!(page, [("a".to_owned(), 0, 1), ("a".to_owned(), 0, 1)]);
+        let next = places(&store, Query { limit: 1, after: Some((name("a"), 0, 1)), ..query() }).await;
+        assert_eq!(next, [("a".to_owned(), 0, 2)]);
+    }
+
+    #[tokio::test]
+    async fn filters_leave_out_what_they_must() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        let other = DeadLetter {
+            error: LetterError { kind: "format".to_owned(), reason: "r".to_owned(), status: None },
+            last_at: at(500),
+            ..letter("b", 2, 7)
+        };
+        store.put(vec![letter("a", 0, 1), letter("a", 1, 1), letter("aa", 0, 1), letter("b", 1, 1), other]).await.expect("kept");
+        let a0 = ("a".to_owned(), 0, 1);
+        let a1 = ("a".to_owned(), 1, 1);
+        let b2 = ("b".to_owned(), 2, 7);
+        assert_eq!(places(&store, Query { topic: Some(name("a")), ..query() }).await, [a0, a1.clone()]);
+        assert_eq!(places(&store, Query { topic: Some(name("a")), partition: Some(1), ..query() }).await, std::slice::from_ref(&a1));
+        assert_eq!(places(&store, Query { partition: Some(2), ..query() }).await, std::slice::from_ref(&b2));
+        assert_eq!(places(&store, Query { partition: Some(1), limit: 1, ..query() }).await, [a1]);
+        assert_eq!(places(&store, Query { error_type: Some("format".to_owned()), ..query() }).await, std::slice::from_ref(&b2));
+        assert_eq!(places(&store, Query { since: Some(at(500)), ..query() }).await, std::slice::from_ref(&b2));
+        assert_eq!(places(&store, Query { until: Some(at(500)), ..query() }).await.len(), 4);
+        assert_eq!(places(&store, Query { limit: 0, ..query() }).await, []);
+        assert_eq!(places(&store, Query { topic: Some(name("a")), after: Some((name("b"), 0, 0)), ..query() }).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_broken_letter_hides_no_other_and_can_be_put_again() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        store.put(vec![letter("a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+        let bytes = store.bytes();
+        let broken: Result<(), Error> = store.inner.file.with(|database| {
+            let transaction = begin_write(database)?;
+            transaction.open_table(LETTERS)?.insert(("a", 0, 1, "base-a:0:1"), b"{".as_slice())?;
+            transaction.commit()?;
+            Ok(())
+        });
+        broken.expect("written");
+        assert_eq!(places(&store, query()).await, [("a".to_owned(), 0, 2)]);
+        assert!(matches!(store.get("base-a:0:1").await, Err(Error::Unavailable { .. })));
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        assert_eq!(store.get("base-a:0:1").await.expect("reads"), Some(letter("a", 0, 1)));
+        assert!(store.bytes() >= bytes);
+    }
+
+    #[tokio::test]
+    async fn letters_put_at_once_are_all_counted() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        let puts = (10..30).map(|offset| store.put(vec![letter("a", 0, offset)]));
+        for result in futures::future::join_all(puts).await {
+            result.expect("kept");
+        }
+        let bytes = store.bytes();
+        drop(store);
+        let reopened = bench.open(1 << 20);
+        assert_eq!((reopened.bytes(), places(&reopened, query()).await.len()), (bytes, 20));
+    }
+
+    #[test]
+    fn a_second_user_of_the_file_is_refused() {
+        let bench = Bench::new();
+        let _first = bench.open(1);
+        let error = LocalDeadLetters::open(&bench.directory.path().join("dead_letters.redb"), 1).expect_err("in use");
+        assert!(error.to_string().contains("another drover uses this data_dir"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn pages_hold_every_letter_once_and_in_order(
+            mut wanted in prop::collection::btree_set((prop::sample::select(vec!["a", "a.b", "ab", "b"]), 0..3_i32, -1..6_i64, 0..2_u8), 0..40),
+            limit in 1..7_usize,
+            topic in prop::option::of(prop::sample::select(vec!["a", "ab", "c"])),
+            partition in prop::option::of(0..3_i32),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                let bench = Bench::new();
+                let store = bench.open(1 << 20);
+                let letters = wanted.iter().rev().map(|(topic, partition, offset, base)| letter_of(&base.to_string(), topic, *partition, *offset)).collect();
+                store.put(letters).await.expect("kept");
+                wanted.retain(|letter| topic.is_none_or(|topic| letter.0 == topic) && partition.is_none_or(|partition| letter.1 == partition));
+                let expected: Vec<String> =
+                    wanted.iter().map(|(topic, partition, offset, base)| document_id(&format!("{base}-{topic}"), *partition, *offset)).collect();
+                let mut found = Vec::new();
+                let mut after = None;
+                loop {
+                    let page = store.list(Query { topic: topic.map(name), partition, after, limit, ..Query::default() }).await.expect("lists");
+                    let Some(last) = page.last() else { break };
+                    after = Some((last.topic.clone(), last.partition, last.offset));
+                    found.extend(page.into_iter().map(|letter| letter.id));
+                }
+                assert_eq!(found, expected);
+            });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! librdkafka's configuration, and its events as plain values.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tracing::{debug, info, warn};
+
+use crate::config::KafkaConfig;
+use crate::status::ReasonCode;
+
+/// What librdkafka may fetch of one partition in one request. 256 KiB to 1 MiB cost the same CPU; larger ones only memory.
+const FETCH_PARTITION_BYTES: u32 = 1 << 20;
+
+/// Settings that every client of ours shares. Never log it: it holds secrets.
+pub(super) fn base(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", config.brokers.join(","))
+        .set("client.id", "drover")
+        // A typo in the list must not create a topic.
+        .set("allow.auto.create.topics", "false")
+        // An idle connection that the broker closed is no error.
+        .set("log.connection.close", "false")
+        .set("reconnect.backoff.max.ms", "5000");
+    for (name, value) in &config.properties {
+        client.set(name, value.expose());
+    }
+    client
+}
+
+/// The group member's settings.
+pub(super) fn consumer(config: &KafkaConfig, prefetch_bytes: u64) -> ClientConfig {
+    let mut client = base(config);
+    let is_set = |name: &str| config.properties.contains_key(name);
+    let is_kip_848 = config.properties.get("group.protocol").is_some_and(|value| value.expose() == "consumer");
+    if !is_kip_848 {
+        client.set("partition.assignment.strategy", "cooperative-sticky");
+    }
+    if !is_set("queued.max.messages.kbytes") {
+        client.set("queued.max.messages.kbytes", (prefetch_bytes / 1024).max(64).to_string());
+    }
+    if !is_set("fetch.message.max.bytes") {
+        client.set("fetch.message.max.bytes", FETCH_PARTITION_BYTES.to_string());
+    }
+    if !is_set("fetch.max.bytes") {
+        // One answer of one broker; librdkafka wants it to be no smaller than one partition's share.
+        client.set("fetch.max.bytes", prefetch_bytes.clamp(u64::from(FETCH_PARTITION_BYTES), 50 << 20).to_string());
+    }
+    if !is_set("fetch.queue.backoff.ms") {
+        // With a small queue the default of a second stalls partitions for a second at a time.
+        client.set("fetch.queue.backoff.ms", "1");
+    }
+    if !is_set("fetch.wait.max.ms") {
+        client.set("fetch.wait.max.ms", "100");
+    }
+    client
+        .set("group.id", &config.group_id)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Where to start is our decision, and a lost range must be seen.
+        .set("auto.offset.reset", "error")
+        // The end of a partition tells the position past control records.
+        .set("enable.partition.eof", "true")
+        .set("topic.metadata.refresh.interval.ms", "15000");
+    client
+}
+
+/// What happened to the assignment, in the order of the events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GroupEvent {
+    /// These partitions are ours from now on; they must be assigned.
+    Assign(Vec<(String, i32)>),
+    /// These partitions must be given back.
+    Revoke(Vec<(String, i32)>),
+}
+
+/// The result of one commit.
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    /// Topic, partition, offset.
+    pub(super) offsets: Vec<(String, i32, i64)>,
+    /// Whether the brokers took it.
+    pub(super) is_ok: bool,
+}
+
+/// Gathers events while the consumer polls; the thread takes them right after. librdkafka waits with the rebalance until assign or unassign is called, which need not happen inside the callback.
+#[derive(Default)]
+pub(super) struct Events {
+    group: Mutex<Vec<GroupEvent>>,
+    commits: Mutex<Vec<Committed>>,
+    closing: AtomicBool,
+}
+
+impl Events {
+    pub(super) fn take_group(&self) -> Vec<GroupEvent> {
+        std::mem::take(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn take_commits(&self) -> Vec<Committed> {
+        std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on partitions are given back without asking: the consumer is being closed.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+}
+
+impl ClientContext for Events {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                warn!(facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(facility, "librdkafka: {message}"),
+            RDKafkaLogLevel::Debug => debug!(facility, "librdkafka: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Errors come back from polling too, where they are handled.
+        debug!(error = %error, reason, "librdkafka reports an error");
+    }
+}
+
+impl ConsumerContext for Events {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let list = partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let is_assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            if !is_assign && let Err(error) = consumer.incremental_unassign(partitions) {
+                debug!(error = %error, "partitions could not be given back while closing");
+            }
+            return;
+        }
+        let event = if is_assign { GroupEvent::Assign(list) } else { GroupEvent::Revoke(list) };
+        self.group.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let is_ok = result.is_ok();
+        let mut committed = Vec::new();
+        for element in offsets.elements() {
+            if let Offset::Offset(offset) = element.offset()
+                && element.error().is_ok()
+            {
+                committed.push((element.topic().to_owned(), element.partition(), offset));
+            }
+        }
+        if let Err(error) = result {
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::NoOffset) => {}
+                _ => warn!(error = %error, "a commit failed, the next one covers it"),
+            }
+        }
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(Committed { offsets: committed, is_ok });
+    }
+}
+
+/// What an error of librdkafka says about the state of the world: the reason's code and the remedy; `None` for errors that pass by themselves or that concern one partition.
+pub(super) fn trouble(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static str)> {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::CoordinatorNotAvailable => {
+            Some((ReasonCode::KafkaUnreachable, "check that the brokers run and that kafka.brokers names them"))
+        }
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL | Code::ClusterAuthorizationFailed => {
+            Some((ReasonCode::Credentials, "check the security settings under kafka.properties"))
+        }
+        Code::GroupAuthorizationFailed => Some((ReasonCode::Credentials, "allow drover's user to read the consumer group kafka.group_id")),
+        Code::UnsupportedFeature | Code::InconsistentGroupProtocol | Code::UnsupportedAssignor => {
+            Some((ReasonCode::UnknownError, "the group has members with another protocol; use a group of its own: kafka.group_id"))
+        }
+        _ => None,
+    }
+}

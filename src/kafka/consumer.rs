@@ -1,0 +1,944 @@
+//! The consumer thread: it alone polls, assigns, seeks and commits.
+//!
+//! One turn of the loop: serve librdkafka's events, follow the subscription, answer the tasks, deliver what is held, commit, publish, and then, if there is memory and nobody is blocked, take one batch
+//! and hand it out. Back-pressure for everybody is not taking a batch: librdkafka's queue fills, fetching stops, membership is kept. A partition that is blocked
+//! alone is paused, which throws its prefetch away; therefore only after [`BLOCKED_ALONE`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::budget::Budget;
+use super::chunk::{Chunk, ChunkBuilder};
+use super::client::{self, Events, GroupEvent};
+use super::ffi::{Batch, Message, OwnQueue};
+use super::handle::{Command, ConsumerHandle, Intake, OpenError, Subscription, Waker};
+use super::start::{self, Known};
+use super::{ConsumerView, PartitionView, TopicPlan};
+use crate::config::KafkaConfig;
+use crate::status::{LostRange, Reason};
+use crate::topic::{TopicName, TopicPartition};
+
+/// Messages of one batch. 100 and 10,000 cost the same; large batches make long runs of one partition.
+const BATCH_MESSAGES: usize = 10_000;
+/// How long a batch may take to fill: the latency of a quiet topic.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// How long the thread sleeps when it must not take a batch; tasks wake it earlier.
+const IDLE_WAIT: Duration = Duration::from_millis(5);
+/// A chunk is handed over when it has so many bytes.
+const CHUNK_BYTES: usize = 2 << 20;
+/// Chunks that wait in a mailbox.
+const MAILBOX_CHUNKS: usize = 2;
+/// How long everybody waits for one blocked partition before it is paused alone.
+const BLOCKED_ALONE: Duration = Duration::from_millis(200);
+/// How often changed watermarks are committed.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often positions are published.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
+/// How long one question to the brokers may take on this thread.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a question is asked before the consumer is built again.
+const ASK_TRIES: u32 = 3;
+/// Lost ranges that are kept for each partition.
+const LOST_RANGES: usize = 20;
+
+/// How the consumer is set up.
+#[derive(Clone)]
+pub struct ConsumerSettings {
+    /// Kafka's section of the configuration.
+    pub kafka: KafkaConfig,
+    /// Bytes that librdkafka may prefetch.
+    pub prefetch_bytes: u64,
+    /// How long a revoked partition may take to settle.
+    pub drain_timeout: Duration,
+    /// Memory for what is taken from librdkafka.
+    pub budget: Budget,
+    /// Whether waiting for revoked partitions to settle makes sense.
+    pub sink_is_well: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Why the consumer ended. It is then built again: the last resort, an event of the instance, no restart of a task.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// The settings are not usable.
+    #[error("the Kafka client cannot be made")]
+    Create(#[source] KafkaError),
+    /// librdkafka gave up.
+    #[error("the Kafka client failed for good: {0}")]
+    Fatal(String),
+    /// A call that must work did not.
+    #[error("cannot {what}")]
+    Call {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: KafkaError,
+    },
+    /// The thread could not be started or vanished.
+    #[error("the consumer thread is gone")]
+    Thread,
+}
+
+/// The consumer: settings and ends of channels that outlive each of its lives.
+pub struct Consumer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: ConsumerSettings,
+    commands: Mutex<mpsc::UnboundedReceiver<Command>>,
+    subscription: watch::Receiver<Subscription>,
+    intake: watch::Receiver<bool>,
+    view: watch::Sender<Arc<ConsumerView>>,
+    beat: watch::Sender<tokio::time::Instant>,
+    waker: Arc<Waker>,
+    epochs: AtomicU64,
+    lost: Mutex<BTreeMap<TopicPartition, Lost>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lost {
+    ranges: Vec<LostRange>,
+    total: u64,
+}
+
+impl Consumer {
+    /// A consumer that does nothing yet, and its handle.
+    pub fn new(settings: ConsumerSettings) -> (Self, ConsumerHandle) {
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (subscription, subscription_receiver) = watch::channel(Subscription::default());
+        let (intake, intake_receiver) = watch::channel(true);
+        let (view, view_receiver) = watch::channel(Arc::new(ConsumerView::default()));
+        let (beat, beat_receiver) = watch::channel(tokio::time::Instant::now());
+        let waker = Arc::new(Waker::default());
+        let inner = Inner {
+            settings,
+            commands: Mutex::new(command_receiver),
+            subscription: subscription_receiver,
+            intake: intake_receiver,
+            view,
+            beat,
+            waker: waker.clone(),
+            epochs: AtomicU64::new(0),
+            lost: Mutex::new(BTreeMap::new()),
+        };
+        let handle = ConsumerHandle { commands, subscription, intake, view: view_receiver, beat: beat_receiver, waker };
+        (Self { inner: Arc::new(inner) }, handle)
+    }
+
+    /// One life: joins the group and consumes until cancelled, then commits and leaves. A panic of the thread is a panic of this future.
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), ConsumerError> {
+        let inner = self.inner.clone();
+        let (done, finished) = oneshot::channel();
+        let stop = cancel.child_token();
+        // Also when this future is dropped the thread has to end.
+        let _stop_on_drop = stop.clone().drop_guard();
+        let body = move || {
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| inner.live(&stop)));
+            // Nobody waits for the result when the future was dropped.
+            let _ = done.send(result);
+        };
+        std::thread::Builder::new().name("drover-consumer".to_owned()).spawn(body).map_err(|_| ConsumerError::Thread)?;
+        match finished.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ConsumerError::Thread),
+        }
+    }
+}
+
+impl Inner {
+    fn live(&self, stop: &CancellationToken) -> Result<(), ConsumerError> {
+        // A life that was told to end and has not yet holds the lock: two never overlap.
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waker.set(std::thread::current());
+        let mut session = Session::new(self)?;
+        let result = session.run(&mut commands, stop);
+        if result.is_ok() {
+            session.commit_all();
+        }
+        let trouble = session.trouble.clone();
+        drop(session);
+        self.view.send_replace(Arc::new(ConsumerView { partitions: BTreeMap::new(), trouble }));
+        result
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.epochs.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn note_lost(&self, key: &TopicPartition, from: i64, to: i64) {
+        warn!(topic = %key.topic, partition = key.partition, from, to, records = to - from, "kafka removed records before they were read");
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = lost.entry(key.clone()).or_default();
+        entry.total += u64::try_from(to - from).unwrap_or(0);
+        entry.ranges.push(LostRange { from, to, at: Timestamp::now() });
+        if entry.ranges.len() > LOST_RANGES {
+            entry.ranges.remove(0);
+        }
+    }
+
+    fn lost(&self, key: &TopicPartition) -> Lost {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+}
+
+/// One assigned partition.
+struct Partition {
+    epoch: u64,
+    topic_id: Option<String>,
+    headers: bool,
+    start: i64,
+    /// After the last record taken from librdkafka.
+    position: i64,
+    /// After the last chunk that went into the present mailbox.
+    handed: i64,
+    watermark: Arc<AtomicI64>,
+    committed: Option<i64>,
+    committed_at: Option<Timestamp>,
+    /// What the commit on its way says.
+    commit_sent: Option<i64>,
+    mailbox: Option<mpsc::Sender<Chunk>>,
+    builder: ChunkBuilder,
+    held: VecDeque<Chunk>,
+    blocked_since: Option<Instant>,
+    /// The task closed its intake: nothing is fetched until it opens another.
+    closed: bool,
+    paused: bool,
+}
+
+impl Partition {
+    fn watermark(&self) -> i64 {
+        self.watermark.load(Ordering::Acquire)
+    }
+
+    fn is_blocked(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// What should be committed, if it is more than what is.
+    fn uncommitted(&self) -> Option<i64> {
+        let watermark = self.watermark();
+        let known = self.commit_sent.or(self.committed).unwrap_or(self.start);
+        (watermark > known).then_some(watermark)
+    }
+
+    fn finish_chunk(&mut self, budget: &Budget) {
+        if self.builder.is_empty() {
+            return;
+        }
+        self.builder.fit();
+        let charge = budget.charge(self.builder.held_bytes());
+        self.held.push_back(self.builder.finish(charge));
+    }
+
+    /// Puts what is held into the mailbox, as far as there is room.
+    fn deliver(&mut self) {
+        let Some(mailbox) = self.mailbox.clone() else { return };
+        while let Some(chunk) = self.held.pop_front() {
+            let next_offset = chunk.next_offset();
+            match mailbox.try_send(chunk) {
+                Ok(()) => self.handed = next_offset,
+                Err(mpsc::error::TrySendError::Full(chunk)) => {
+                    self.held.push_front(chunk);
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(chunk)) => {
+                    // The task has ended; its successor opens a mailbox of its own.
+                    self.held.push_front(chunk);
+                    self.mailbox = None;
+                    return;
+                }
+            }
+        }
+        self.blocked_since = None;
+    }
+
+    /// Forgets what is on the way to the task, which will be read again.
+    fn drop_held(&mut self) {
+        self.mailbox = None;
+        self.held.clear();
+        self.builder = ChunkBuilder::default();
+        self.blocked_since = None;
+    }
+}
+
+/// One life of the consumer: a group member and what it has.
+struct Session<'a> {
+    inner: &'a Inner,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    subscribed: Subscription,
+    trouble: Option<Reason>,
+    changed: bool,
+    next_commit: Instant,
+    next_publish: Instant,
+    /// Partitions that fell out of range and could not be moved yet.
+    out_of_range: Vec<TopicPartition>,
+    /// Declared before the consumer: it is destroyed first.
+    queue: OwnQueue<Events>,
+    consumer: Arc<BaseConsumer<Events>>,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        // Closing gives the partitions back from inside librdkafka's close; there is nobody to ask any more.
+        self.consumer.client().context().close();
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(inner: &'a Inner) -> Result<Self, ConsumerError> {
+        let settings = &inner.settings;
+        let config = client::consumer(&settings.kafka, settings.prefetch_bytes);
+        let consumer: BaseConsumer<Events> = config.create_with_context(Events::default()).map_err(ConsumerError::Create)?;
+        let consumer = Arc::new(consumer);
+        let now = Instant::now();
+        Ok(Self {
+            inner,
+            partitions: BTreeMap::new(),
+            subscribed: Subscription::default(),
+            trouble: None,
+            changed: true,
+            next_commit: now,
+            next_publish: now,
+            out_of_range: Vec::new(),
+            queue: OwnQueue::new(consumer.clone()),
+            consumer,
+        })
+    }
+
+    fn run(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>, stop: &CancellationToken) -> Result<(), ConsumerError> {
+        let mut batch = Batch::new(BATCH_MESSAGES);
+        while !stop.is_cancelled() {
+            self.inner.beat.send_replace(tokio::time::Instant::now());
+            fail::fail_point!("poll");
+            self.serve_events()?;
+            self.follow_subscription()?;
+            while let Ok(command) = commands.try_recv() {
+                self.serve(command)?;
+            }
+            self.deliver_held()?;
+            self.commit_if_due();
+            self.publish_if_due();
+            if !self.may_take() {
+                std::thread::park_timeout(IDLE_WAIT);
+                continue;
+            }
+            self.queue.consume(BATCH_WAIT, &mut batch);
+            self.hand_out(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn may_take(&self) -> bool {
+        *self.inner.intake.borrow() && self.inner.settings.budget.has_room() && !self.partitions.values().any(|partition| partition.is_blocked() && !partition.paused)
+    }
+
+    /// Serves librdkafka's main queue, which carries events only: records come through the own queue.
+    fn serve_events(&mut self) -> Result<(), ConsumerError> {
+        let consumer = self.consumer.clone();
+        for _ in 0..100 {
+            match consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(ConsumerError::Fatal(code.to_string())),
+                Some(Err(error)) => self.note_error(&error),
+                // Forwarding is set before assigning, so this does not happen; if it does, the record must not be skipped.
+                Some(Ok(message)) => {
+                    let Some(key) = self.key(rdkafka::Message::topic(&message), rdkafka::Message::partition(&message)) else { continue };
+                    let offset = rdkafka::Message::offset(&message);
+                    warn!(topic = %key.topic, partition = key.partition, offset, "a record came on the main queue, the partition is read again from there");
+                    self.queue.take_over(key.topic.as_str(), key.partition);
+                    let position = self.partitions.get(&key).map(|partition| partition.position);
+                    if let Some(position) = position {
+                        self.reposition(&key, position)?;
+                    }
+                }
+            }
+        }
+        for event in consumer.client().context().take_group() {
+            match event {
+                GroupEvent::Assign(list) => self.assign(&list)?,
+                GroupEvent::Revoke(list) => self.revoke(&list)?,
+            }
+        }
+        for result in consumer.client().context().take_commits() {
+            for (topic, partition, offset) in result.offsets {
+                let Some(partition) = self.key(&topic, partition).and_then(|key| self.partitions.get_mut(&key)) else { continue };
+                if result.is_ok {
+                    partition.committed = Some(offset);
+                    partition.committed_at = Some(Timestamp::now());
+                    self.trouble = None;
+                }
+                if partition.commit_sent == Some(offset) {
+                    partition.commit_sent = None;
+                }
+            }
+            if !result.is_ok {
+                self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_error(&mut self, error: &KafkaError) {
+        let Some((code, remedy)) = error.rdkafka_error_code().and_then(client::trouble) else {
+            debug!(error = %error, "kafka reports an error");
+            return;
+        };
+        let since_at = match &self.trouble {
+            Some(known) if known.code == code => known.since_at,
+            _ => {
+                warn!(error = %error, code = code.as_str(), "kafka is in trouble");
+                Timestamp::now()
+            }
+        };
+        self.trouble = Some(Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at });
+        self.changed = true;
+    }
+
+    fn follow_subscription(&mut self) -> Result<(), ConsumerError> {
+        let wanted = self.inner.subscription.borrow().clone();
+        if wanted == self.subscribed {
+            return Ok(());
+        }
+        if !wanted.keys().eq(self.subscribed.keys()) {
+            let names: Vec<&str> = wanted.keys().map(TopicName::as_str).collect();
+            info!(topics = names.len(), "subscription changes");
+            if names.is_empty() {
+                self.consumer.unsubscribe();
+            } else {
+                self.consumer.subscribe(&names).map_err(|source| ConsumerError::Call { what: "subscribe", source })?;
+            }
+        }
+        let mut renewed = Vec::new();
+        for (key, partition) in &mut self.partitions {
+            let Some(plan) = wanted.get(&key.topic) else { continue };
+            partition.headers = plan.headers;
+            if partition.topic_id != plan.topic_id {
+                renewed.push((key.clone(), plan.clone()));
+            }
+        }
+        self.subscribed = wanted;
+        for (key, plan) in renewed {
+            self.renew(&key, &plan)?;
+        }
+        Ok(())
+    }
+
+    /// The topic was re-created: what is held belongs to the old one, and so does every commit. The new one is read from its start under a new epoch.
+    fn renew(&mut self, key: &TopicPartition, plan: &TopicPlan) -> Result<(), ConsumerError> {
+        let epoch = self.inner.next_epoch();
+        let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
+        let start = plan.start_offsets.get(&key.partition).copied().unwrap_or(0);
+        partition.drop_held();
+        partition.epoch = epoch;
+        partition.topic_id = plan.topic_id.clone();
+        partition.start = start;
+        partition.handed = start;
+        partition.watermark = Arc::new(AtomicI64::new(start));
+        partition.committed = None;
+        partition.committed_at = None;
+        partition.commit_sent = None;
+        self.changed = true;
+        self.reposition(key, start)
+    }
+
+    fn serve(&mut self, command: Command) -> Result<(), ConsumerError> {
+        match command {
+            Command::Open { partition: key, epoch, reply } => {
+                let result = self.open(&key, epoch);
+                // The task may have been cancelled meanwhile; then the mailbox is closed, which delivering notices.
+                match result {
+                    Ok(intake) => drop(reply.send(Ok(intake))),
+                    Err(OpenFailure::Task(error)) => drop(reply.send(Err(error))),
+                    Err(OpenFailure::Session(error)) => {
+                        drop(reply.send(Err(OpenError::Reposition)));
+                        return Err(error);
+                    }
+                }
+            }
+            Command::Close { partition: key, epoch } => {
+                let Some(partition) = self.partitions.get_mut(&key).filter(|partition| partition.epoch == epoch) else { return Ok(()) };
+                partition.drop_held();
+                partition.closed = true;
+                partition.handed = partition.watermark();
+                self.pause(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, key: &TopicPartition, epoch: u64) -> Result<Intake, OpenFailure> {
+        if !*self.inner.intake.borrow() {
+            return Err(OpenFailure::Task(OpenError::Stopped));
+        }
+        let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.epoch == epoch) else {
+            return Err(OpenFailure::Task(OpenError::Gone));
+        };
+        let watermark = partition.watermark();
+        partition.closed = false;
+        // What was handed to the task before is gone with it. What is still held begins where the task begins only if nothing was handed.
+        if partition.handed != watermark || partition.paused {
+            partition.drop_held();
+            self.reposition(key, watermark).map_err(OpenFailure::Session)?;
+        }
+        let Some(partition) = self.partitions.get_mut(key) else { return Err(OpenFailure::Task(OpenError::Gone)) };
+        let (mailbox, chunks) = mpsc::channel(MAILBOX_CHUNKS);
+        partition.mailbox = Some(mailbox);
+        partition.handed = watermark;
+        partition.deliver();
+        Ok(Intake { chunks, watermark: partition.watermark.clone(), start: watermark, waker: self.inner.waker.clone() })
+    }
+
+    /// Moves a partition to `offset` and lets it be fetched. Records of before do not come any more.
+    fn reposition(&mut self, key: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
+        let mut target = TopicPartitionList::with_capacity(1);
+        let fill = target.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(offset));
+        fill.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
+        let sought = self.consumer.seek_partitions(target.clone(), ASK_TIMEOUT);
+        let is_sought = sought.as_ref().is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()));
+        if !is_sought {
+            // Seeking works only while the partition is being fetched.
+            debug!(topic = %key.topic, partition = key.partition, offset, "partition cannot be sought and is assigned again");
+            let unassigned = self.consumer.incremental_unassign(&target);
+            let assigned = unassigned.and_then(|()| {
+                self.queue.take_over(key.topic.as_str(), key.partition);
+                self.consumer.incremental_assign(&target)
+            });
+            assigned.map_err(|source| ConsumerError::Call { what: "move a partition", source })?;
+        }
+        let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
+        partition.position = offset;
+        if partition.paused {
+            partition.paused = false;
+            // Only what is paused may be resumed: resuming a running partition would make librdkafka drop what it has fetched.
+            self.consumer.resume(&target).map_err(|source| ConsumerError::Call { what: "resume a partition", source })?;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, key: &TopicPartition) -> Result<(), ConsumerError> {
+        let Some(partition) = self.partitions.get_mut(key).filter(|partition| !partition.paused) else { return Ok(()) };
+        partition.paused = true;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(key.topic.as_str(), key.partition);
+        self.consumer.pause(&list).map_err(|source| ConsumerError::Call { what: "pause a partition", source })
+    }
+
+    fn deliver_held(&mut self) -> Result<(), ConsumerError> {
+        let now = Instant::now();
+        let mut blocked = 0;
+        let mut to_pause = Vec::new();
+        let mut to_resume = Vec::new();
+        for (key, partition) in &mut self.partitions {
+            if partition.is_blocked() {
+                partition.deliver();
+            }
+            if partition.is_blocked() {
+                blocked += 1;
+                let since = *partition.blocked_since.get_or_insert(now);
+                if !partition.paused && now.duration_since(since) >= BLOCKED_ALONE {
+                    to_pause.push(key.clone());
+                }
+            } else if partition.paused && !partition.closed && partition.mailbox.as_ref().is_some_and(|mailbox| mailbox.capacity() > 0) {
+                to_resume.push((key.clone(), partition.position));
+            }
+        }
+        // When everybody is blocked, not taking a batch is enough and keeps the prefetch.
+        if blocked < self.partitions.len() {
+            for key in to_pause {
+                debug!(topic = %key.topic, partition = key.partition, "partition is blocked alone and is paused");
+                self.pause(&key)?;
+            }
+        }
+        for (key, position) in to_resume {
+            self.reposition(&key, position)?;
+        }
+        for key in std::mem::take(&mut self.out_of_range) {
+            self.move_into_range(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Distributes a batch to the partitions' chunks. Nothing here allocates per record.
+    fn hand_out(&mut self, batch: &Batch) -> Result<(), ConsumerError> {
+        let budget = self.inner.settings.budget.clone();
+        let mut errors: Vec<(TopicPartition, RDKafkaErrorCode, String)> = Vec::new();
+        let mut run: Option<(Message<'_>, Option<(TopicPartition, &mut Partition)>)> = None;
+        let mut got_something = false;
+        for message in batch.messages() {
+            if !matches!(&run, Some((first, _)) if first.same_partition(&message)) {
+                drop(run.take());
+                let key = key_in(&self.subscribed, message.topic(), message.partition());
+                let target = key.and_then(|key| self.partitions.get_mut(&key).map(|partition| (key, partition)));
+                run = Some((message, target));
+            }
+            let Some((_, Some((key, partition)))) = &mut run else { continue };
+            match message.error() {
+                None => {}
+                Some(RDKafkaErrorCode::PartitionEOF) => {
+                    got_something = true;
+                    if message.offset() > partition.position {
+                        partition.position = message.offset();
+                        partition.builder.pass(message.offset());
+                    }
+                    continue;
+                }
+                Some(code) => {
+                    errors.push((key.clone(), code, message.error_text()));
+                    continue;
+                }
+            }
+            let offset = message.offset();
+            if offset < partition.position || partition.closed {
+                continue;
+            }
+            got_something = true;
+            partition.position = offset + 1;
+            if partition.headers {
+                let headers = message.headers().map(|(name, value)| (std::str::from_utf8(name).unwrap_or("\u{fffd}"), value));
+                partition.builder.push(offset, message.timestamp_ms(), message.key(), message.value(), headers);
+            } else {
+                partition.builder.push(offset, message.timestamp_ms(), message.key(), message.value(), std::iter::empty());
+            }
+            if partition.builder.bytes() >= CHUNK_BYTES {
+                partition.finish_chunk(&budget);
+            }
+        }
+        drop(run);
+        if got_something && self.trouble.take().is_some() {
+            info!("kafka delivers again");
+            self.changed = true;
+        }
+        for partition in self.partitions.values_mut() {
+            partition.finish_chunk(&budget);
+            if partition.is_blocked() {
+                partition.deliver();
+            }
+        }
+        for (key, code, text) in errors {
+            self.partition_error(&key, code, &text)?;
+        }
+        Ok(())
+    }
+
+    fn partition_error(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.move_into_range(key),
+            _ => {
+                warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
+                self.changed = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The position is not in the log any more: goes on where the log begins, reports what is lost, and tells the task by passing the gap.
+    fn move_into_range(&mut self, key: &TopicPartition) -> Result<(), ConsumerError> {
+        let Some(partition) = self.partitions.get(key) else { return Ok(()) };
+        let position = partition.position;
+        let watermarks = self.consumer.fetch_watermarks(key.topic.as_str(), key.partition, ASK_TIMEOUT);
+        let (low, high) = match watermarks {
+            Ok(watermarks) => watermarks,
+            Err(error) => {
+                warn!(topic = %key.topic, partition = key.partition, error = %error, "the range of a partition cannot be asked for, it is asked again");
+                self.out_of_range.push(key.clone());
+                return Ok(());
+            }
+        };
+        let start = start::choose(Known { committed: Some((position, "")), topic_id: None, fact: None, low, high });
+        if let Some((from, to)) = start.lost {
+            self.inner.note_lost(key, from, to);
+        }
+        info!(topic = %key.topic, partition = key.partition, from = position, to = start.offset, "partition was out of range and goes on elsewhere");
+        self.reposition(key, start.offset)?;
+        let budget = self.inner.settings.budget.clone();
+        if let Some(partition) = self.partitions.get_mut(key)
+            && start.offset > position
+        {
+            partition.builder.pass(start.offset);
+            partition.finish_chunk(&budget);
+            partition.deliver();
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    fn assign(&mut self, list: &[(String, i32)]) -> Result<(), ConsumerError> {
+        let keys: Vec<TopicPartition> = list.iter().filter_map(|(topic, partition)| self.key(topic, *partition)).collect();
+        info!(partitions = keys.len(), "partitions assigned");
+        let mut query = TopicPartitionList::with_capacity(keys.len());
+        for key in &keys {
+            query.add_partition(key.topic.as_str(), key.partition);
+        }
+        let committed = self.committed(&query)?;
+        let lows = self.offsets(&keys, Offset::Beginning)?;
+        let highs = self.offsets(&keys, Offset::End)?;
+        let mut assignment = TopicPartitionList::with_capacity(keys.len());
+        for key in keys {
+            let plan = self.subscribed.get(&key.topic).cloned();
+            let topic_id = plan.as_ref().and_then(|plan| plan.topic_id.clone());
+            let commit = committed.get(&key).map(|(offset, metadata)| (*offset, metadata.as_str()));
+            let known = Known {
+                committed: commit,
+                topic_id: topic_id.as_deref(),
+                fact: plan.as_ref().and_then(|plan| plan.start_offsets.get(&key.partition)).copied(),
+                low: lows.get(&key).copied().unwrap_or(0),
+                high: highs.get(&key).copied().unwrap_or(i64::MAX),
+            };
+            let start = start::choose(known);
+            if let Some((from, to)) = start.lost {
+                self.inner.note_lost(&key, from, to);
+            }
+            debug!(topic = %key.topic, partition = key.partition, offset = start.offset, committed = start.committed, "partition starts");
+            self.queue.take_over(key.topic.as_str(), key.partition);
+            let added = assignment.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(start.offset));
+            added.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
+            let partition = Partition {
+                epoch: self.inner.next_epoch(),
+                topic_id,
+                headers: plan.is_some_and(|plan| plan.headers),
+                start: start.offset,
+                position: start.offset,
+                handed: start.offset,
+                watermark: Arc::new(AtomicI64::new(start.offset)),
+                committed: start.committed,
+                committed_at: None,
+                commit_sent: None,
+                mailbox: None,
+                builder: ChunkBuilder::default(),
+                held: VecDeque::new(),
+                blocked_since: None,
+                closed: false,
+                paused: false,
+            };
+            self.partitions.insert(key, partition);
+        }
+        // An empty list must be answered too.
+        self.consumer.incremental_assign(&assignment).map_err(|source| ConsumerError::Call { what: "assign partitions", source })?;
+        self.publish();
+        Ok(())
+    }
+
+    fn committed(&self, query: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, (i64, String)>, ConsumerError> {
+        if query.count() == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let answer = self.tries(|| self.consumer.committed_offsets(query.clone(), ASK_TIMEOUT)).map_err(|source| ConsumerError::Call { what: "read committed offsets", source })?;
+        let metadata = super::ffi::commit_metadata(&answer);
+        let mut committed = BTreeMap::new();
+        for (element, metadata) in answer.elements().iter().zip(metadata) {
+            let code = element.error().err();
+            if let Some(source) = code {
+                return Err(ConsumerError::Call { what: "read a committed offset", source });
+            }
+            if let (Offset::Offset(offset), Some(key)) = (element.offset(), self.key(element.topic(), element.partition())) {
+                committed.insert(key, (offset, metadata));
+            }
+        }
+        Ok(committed)
+    }
+
+    fn offsets(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ask = || {
+            let mut query = TopicPartitionList::with_capacity(keys.len());
+            for key in keys {
+                query.add_partition_offset(key.topic.as_str(), key.partition, which)?;
+            }
+            self.consumer.offsets_for_times(query, ASK_TIMEOUT)
+        };
+        let answer = self.tries(ask).map_err(|source| ConsumerError::Call { what: "read the range of the partitions", source })?;
+        let mut offsets = BTreeMap::new();
+        for element in answer.elements() {
+            if let (Ok(()), Offset::Offset(offset), Some(key)) = (element.error(), element.offset(), self.key(element.topic(), element.partition())) {
+                offsets.insert(key, offset);
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn revoke(&mut self, list: &[(String, i32)]) -> Result<(), ConsumerError> {
+        let is_lost = self.consumer.assignment_lost();
+        let keys: Vec<TopicPartition> = list.iter().filter_map(|(topic, partition)| self.key(topic, *partition)).collect();
+        info!(partitions = keys.len(), lost = is_lost, "partitions revoked");
+        for key in &keys {
+            if let Some(partition) = self.partitions.get_mut(key) {
+                partition.drop_held();
+            }
+        }
+        if !is_lost {
+            self.await_settled(&keys);
+            self.commit(&keys, CommitMode::Sync);
+        }
+        let mut native = TopicPartitionList::with_capacity(list.len());
+        let mut paused = TopicPartitionList::new();
+        for (topic, partition) in list {
+            native.add_partition(topic, *partition);
+        }
+        for key in &keys {
+            // A pause would survive in librdkafka until the partition comes back.
+            if self.partitions.remove(key).is_some_and(|partition| partition.paused) {
+                paused.add_partition(key.topic.as_str(), key.partition);
+            }
+        }
+        if paused.count() > 0 {
+            self.consumer.resume(&paused).map_err(|source| ConsumerError::Call { what: "resume partitions", source })?;
+        }
+        self.consumer.incremental_unassign(&native).map_err(|source| ConsumerError::Call { what: "unassign partitions", source })?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Waits until what the tasks of these partitions got is settled, at most as long as a drain may take.
+    fn await_settled(&self, keys: &[TopicPartition]) {
+        let deadline = Instant::now() + self.inner.settings.drain_timeout;
+        let is_settled = |key: &TopicPartition| self.partitions.get(key).is_none_or(|partition| partition.watermark() >= partition.handed);
+        while Instant::now() < deadline && (self.inner.settings.sink_is_well)() && !keys.iter().all(is_settled) {
+            std::thread::park_timeout(IDLE_WAIT);
+        }
+    }
+
+    fn commit_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.next_commit {
+            return;
+        }
+        self.next_commit = now + COMMIT_INTERVAL;
+        let keys: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        self.commit(&keys, CommitMode::Async);
+    }
+
+    fn commit_all(&mut self) {
+        let keys: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
+        self.commit(&keys, CommitMode::Sync);
+    }
+
+    /// Commits the watermarks that moved. Each commit carries the topic's id, so that it is recognised when the topic was re-created meanwhile.
+    fn commit(&mut self, keys: &[TopicPartition], mode: CommitMode) {
+        let mut offsets = TopicPartitionList::new();
+        let is_sync = matches!(mode, CommitMode::Sync);
+        for key in keys {
+            let Some(partition) = self.partitions.get_mut(key) else { continue };
+            if is_sync {
+                partition.commit_sent = None;
+            }
+            let Some(watermark) = partition.uncommitted() else { continue };
+            let mut element = offsets.add_partition(key.topic.as_str(), key.partition);
+            if element.set_offset(Offset::Offset(watermark)).is_err() {
+                continue;
+            }
+            if let Some(topic_id) = &partition.topic_id {
+                element.set_metadata(topic_id);
+            }
+            partition.commit_sent = Some(watermark);
+        }
+        if offsets.count() == 0 {
+            return;
+        }
+        fail::fail_point!("commit");
+        match self.consumer.commit(&offsets, mode) {
+            Ok(()) if is_sync => self.note_committed(&offsets),
+            Ok(()) => {}
+            Err(error) => {
+                // Nothing is lost: the records are read again, and written again under the same ids.
+                warn!(error = %error, "offsets could not be committed");
+                self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
+            }
+        }
+    }
+
+    fn note_committed(&mut self, offsets: &TopicPartitionList) {
+        for element in offsets.elements() {
+            let Offset::Offset(offset) = element.offset() else { continue };
+            let Some(partition) = self.key(element.topic(), element.partition()).and_then(|key| self.partitions.get_mut(&key)) else { continue };
+            partition.committed = Some(offset);
+            partition.committed_at = Some(Timestamp::now());
+            partition.commit_sent = None;
+        }
+        self.changed = true;
+    }
+
+    fn publish_if_due(&mut self) {
+        // While the process stops somebody waits for the last records to settle.
+        let is_stopping = !*self.inner.intake.borrow();
+        if self.changed || is_stopping || Instant::now() >= self.next_publish {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.changed = false;
+        self.next_publish = Instant::now() + PUBLISH_INTERVAL;
+        let view = |(key, partition): (&TopicPartition, &Partition)| {
+            let lost = self.inner.lost(key);
+            let view = PartitionView {
+                epoch: partition.epoch,
+                start: partition.start,
+                position: partition.position,
+                settled: partition.watermark() >= partition.handed,
+                committed: partition.committed,
+                committed_at: partition.committed_at,
+                lost: lost.ranges,
+                lost_total: lost.total,
+            };
+            (key.clone(), view)
+        };
+        let view = ConsumerView { partitions: self.partitions.iter().map(view).collect(), trouble: self.trouble.clone() };
+        self.inner.view.send_if_modified(|current| {
+            let is_new = **current != view;
+            if is_new {
+                *current = Arc::new(view);
+            }
+            is_new
+        });
+    }
+
+    /// Asks until an answer comes, a few times. The thread is alive while it waits.
+    fn tries<T>(&self, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+        let mut tried = 1;
+        loop {
+            self.inner.beat.send_replace(tokio::time::Instant::now());
+            match ask() {
+                Err(error) if tried < ASK_TRIES => {
+                    warn!(error = %error, tried, "kafka does not answer, asking again");
+                    tried += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn key(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        key_in(&self.subscribed, topic, partition)
+    }
+}
+
+/// Why a mailbox could not be opened: the task's affair, or the end of the session.
+enum OpenFailure {
+    Task(OpenError),
+    Session(ConsumerError),
+}
+
+/// The name as it is shared, or a new one for a topic that has just left the subscription.
+fn key_in(subscribed: &Subscription, topic: &str, partition: i32) -> Option<TopicPartition> {
+    let name = match subscribed.get_key_value(topic) {
+        Some((name, _)) => name.clone(),
+        None => TopicName::new(topic).ok()?,
+    };
+    Some(TopicPartition::new(name, partition))
+}

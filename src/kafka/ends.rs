@@ -1,0 +1,80 @@
+//! The ends of the assigned partitions, asked for in one question every few seconds: what lag is measured against, and whether Kafka answers at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{ConsumerView, Lookups};
+use crate::status::{Reason, ReasonCode};
+use crate::topic::TopicPartition;
+
+/// How often the ends are asked for.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The ends of the partitions at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EndsView {
+    /// The offset after the last record of each partition that the brokers answered for; kept while they do not answer.
+    pub ends: BTreeMap<TopicPartition, i64>,
+    /// Why they do not answer.
+    pub trouble: Option<Reason>,
+}
+
+/// Asks for the ends of what the consumer has.
+pub struct LogEnds {
+    lookups: Lookups,
+    consumer: watch::Receiver<Arc<ConsumerView>>,
+    out: watch::Sender<Arc<EndsView>>,
+}
+
+impl LogEnds {
+    /// Ends of the partitions that `consumer` has.
+    pub fn new(lookups: Lookups, consumer: watch::Receiver<Arc<ConsumerView>>) -> (Self, watch::Receiver<Arc<EndsView>>) {
+        let (out, view) = watch::channel(Arc::new(EndsView::default()));
+        (Self { lookups, consumer, out }, view)
+    }
+
+    /// Asks again and again until cancelled.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let keys: Vec<TopicPartition> = self.consumer.borrow().partitions.keys().cloned().collect();
+            let known = EndsView::clone(&self.out.borrow());
+            let next = match self.lookups.ends(keys).await {
+                Ok(ends) => {
+                    if known.trouble.is_some() {
+                        info!("kafka answers again");
+                    }
+                    EndsView { ends, trouble: None }
+                }
+                Err(error) => {
+                    let since_at = known.trouble.as_ref().map_or_else(Timestamp::now, |reason| reason.since_at);
+                    if known.trouble.is_none() {
+                        warn!(error = %error, "kafka does not answer");
+                    }
+                    EndsView { ends: known.ends, trouble: Some(unreachable(&error.to_string(), since_at)) }
+                }
+            };
+            self.out.send_replace(Arc::new(next));
+        }
+    }
+}
+
+fn unreachable(error: &str, since_at: Timestamp) -> Reason {
+    Reason {
+        code: ReasonCode::KafkaUnreachable,
+        message: format!("Kafka does not answer: {error}"),
+        remedy: "check that the brokers run and that kafka.brokers names them".to_owned(),
+        since_at,
+    }
+}

@@ -1,0 +1,374 @@
+//! The only unsafe code: what librdkafka can do and rdkafka's safe API cannot.
+//!
+//! Guarantees, as long as its callers are safe Rust: every message, queue, event and list that librdkafka hands out is destroyed exactly once; a queue ends before its client (it
+//! owns a share of it); nothing that is borrowed from a message outlives it. Owns batch consumption from one own queue, the forwarding of partition
+//! queues to it, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
+//!
+//! Contract of each call: `rdkafka.h` of librdkafka 2.12. What batches do inside a consumer group was probed: a batch call on the consumer's own queue without our rebalance handling would drop
+//! the assignment, so batches come from a queue of ours only.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::bindings as sys;
+
+/// A queue of ours that partition queues are forwarded to.
+pub(super) struct OwnQueue<C: ConsumerContext + 'static> {
+    queue: *mut sys::rd_kafka_queue_t,
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+impl<C: ConsumerContext + 'static> OwnQueue<C> {
+    /// A new, empty queue of `consumer`'s client.
+    pub(super) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
+        // SAFETY: the client pointer is valid while `consumer` lives, which this value shares. rd_kafka_queue_new never returns null.
+        let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Self { queue, consumer }
+    }
+
+    /// Lets the records of one partition come to this queue instead of the consumer's. Must be done before the partition is assigned; the setting outlives the assignment. False for a name
+    /// with a NUL byte, or when the client does not know how to make the partition.
+    pub(super) fn take_over(&self, topic: &str, partition: i32) -> bool {
+        let Ok(name) = CString::new(topic) else { return false };
+        // SAFETY: client, name and both queues are valid for the calls; the reference to the partition's queue is given back at once, forwarding keeps its own.
+        unsafe {
+            let source = sys::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), name.as_ptr(), partition);
+            if source.is_null() {
+                return false;
+            }
+            sys::rd_kafka_queue_forward(source, self.queue);
+            sys::rd_kafka_queue_destroy(source);
+        }
+        true
+    }
+
+    /// Waits up to `timeout` for `batch` to fill; it holds what came by then. What it held before is released.
+    pub(super) fn consume(&self, timeout: Duration, batch: &mut Batch) {
+        batch.release();
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is valid, `slots` has `capacity` writable places, and librdkafka writes at most that many pointers and says how many.
+        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, timeout_ms, batch.slots.as_mut_ptr(), batch.slots.len()) };
+        batch.filled = usize::try_from(count).unwrap_or(0).min(batch.slots.len());
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for OwnQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once, before the client (`consumer` is dropped after this).
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// Messages that were consumed together; reused from one call to the next.
+pub(super) struct Batch {
+    slots: Vec<*mut sys::rd_kafka_message_t>,
+    filled: usize,
+}
+
+impl Batch {
+    /// A batch of at most `capacity` messages.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { slots: vec![ptr::null_mut(); capacity], filled: 0 }
+    }
+
+    /// The messages in the order of the queue.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        let filled = self.slots.get(..self.filled).unwrap_or_default();
+        // SAFETY: the first `filled` places hold messages that are destroyed only by `release`, which needs the batch mutably.
+        filled.iter().map(|message| Message { raw: unsafe { &**message } })
+    }
+
+    fn release(&mut self) {
+        for message in self.slots.iter_mut().take(self.filled) {
+            // SAFETY: a message that librdkafka handed to us, destroyed once: the place is cleared.
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+            *message = ptr::null_mut();
+        }
+        self.filled = 0;
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// One consumed message: a record, or an error with its place.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    raw: &'a sys::rd_kafka_message_t,
+}
+
+impl<'a> Message<'a> {
+    /// The error, if this is no record.
+    pub(super) fn error(&self) -> Option<RDKafkaErrorCode> {
+        (self.raw.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.raw.err.into())
+    }
+
+    /// The error's text.
+    pub(super) fn error_text(&self) -> String {
+        // SAFETY: the message is valid; the text is NUL-terminated and lives as long as the message.
+        unsafe { text(sys::rd_kafka_message_errstr(self.raw)) }
+    }
+
+    /// Whether this message comes from the same partition as `other`: cheaper than comparing names.
+    pub(super) fn same_partition(&self, other: &Message<'_>) -> bool {
+        self.raw.rkt == other.raw.rkt && self.raw.partition == other.raw.partition
+    }
+
+    /// The topic's name; empty where an error has none.
+    pub(super) fn topic(&self) -> &'a str {
+        if self.raw.rkt.is_null() {
+            return "";
+        }
+        // SAFETY: the message keeps its topic alive; the name is NUL-terminated and never changes.
+        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.raw.rkt)) };
+        name.to_str().unwrap_or_default()
+    }
+
+    /// The partition's number.
+    pub(super) fn partition(&self) -> i32 {
+        self.raw.partition
+    }
+
+    /// The record's offset, or the one that an error is about.
+    pub(super) fn offset(&self) -> i64 {
+        self.raw.offset
+    }
+
+    /// The value's bytes; `None` for a tombstone.
+    pub(super) fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: payload and length are the message's own and live as long as it does.
+        unsafe { bytes(self.raw.payload, self.raw.len) }
+    }
+
+    /// The key's bytes; `None` for a null key.
+    pub(super) fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: key and length are the message's own and live as long as it does.
+        unsafe { bytes(self.raw.key, self.raw.key_len) }
+    }
+
+    /// Milliseconds since 1970; negative where the record has none.
+    pub(super) fn timestamp_ms(&self) -> i64 {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid and `kind` is writable.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.raw, &mut kind) };
+        if kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE { -1 } else { timestamp }
+    }
+
+    /// Name and value of each header; names that are not UTF-8 are shown with replacement characters. Parsing allocates inside librdkafka, so ask only where headers are wanted.
+    pub(super) fn headers(&self) -> Headers<'a> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message is valid; the list belongs to the message and lives as long as it does.
+        let found = unsafe { sys::rd_kafka_message_headers(self.raw, &mut headers) };
+        let is_there = found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && !headers.is_null();
+        Headers { list: if is_there { headers } else { ptr::null_mut() }, index: 0, message: std::marker::PhantomData }
+    }
+}
+
+/// Iterator over a message's headers.
+pub(super) struct Headers<'a> {
+    list: *mut sys::rd_kafka_headers_t,
+    index: usize,
+    message: std::marker::PhantomData<&'a ()>,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.list.is_null() {
+            return None;
+        }
+        let mut name: *const c_char = ptr::null();
+        let mut value: *const c_void = ptr::null();
+        let mut length = 0;
+        // SAFETY: the list is valid for 'a, and so are the parts that it points to; the out places are writable.
+        unsafe {
+            let found = sys::rd_kafka_header_get_all(self.list, self.index, &mut name, &mut value, &mut length);
+            if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+                return None;
+            }
+            self.index += 1;
+            Some((CStr::from_ptr(name).to_bytes(), bytes(value.cast_mut(), length)))
+        }
+    }
+}
+
+/// The metadata of each entry of a list of commits, as text; bytes that are no UTF-8, which other programs may have committed, are no metadata of ours and come back as a text that no topic id equals. (rdkafka's own
+/// accessor panics on them.)
+pub(super) fn commit_metadata(list: &TopicPartitionList) -> Vec<String> {
+    // SAFETY: the list is valid and has `cnt` entries; metadata is null or has `metadata_size` bytes.
+    unsafe {
+        let raw = &*list.ptr();
+        let count = usize::try_from(raw.cnt).unwrap_or(0);
+        let mut texts = Vec::with_capacity(count);
+        for index in 0..count {
+            let element = &*raw.elems.add(index);
+            let metadata = bytes(element.metadata, element.metadata_size).unwrap_or_default();
+            texts.push(String::from_utf8_lossy(metadata).into_owned());
+        }
+        texts
+    }
+}
+
+/// What `DescribeTopics` says of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Description {
+    /// The topic's name.
+    pub(super) name: String,
+    /// The error, if the broker does not describe it.
+    pub(super) error: Option<(RDKafkaErrorCode, String)>,
+    /// The UUID as Kafka prints it; `None` where brokers have none (an all-zero id).
+    pub(super) topic_id: Option<String>,
+    /// Number of partitions.
+    pub(super) partitions: i32,
+}
+
+/// Asks the brokers for these topics and waits up to `timeout`; blocks the thread. Topics are never created by it.
+pub(super) fn describe_topics<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    names: &[&str],
+    timeout: Duration,
+) -> Result<Vec<Description>, (RDKafkaErrorCode, String)> {
+    let names: Vec<CString> = names.iter().filter_map(|name| CString::new(*name).ok()).collect();
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let handle = client.client().native_ptr();
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: every object made here is destroyed before the block ends; librdkafka copies names and options during the call; results are read before their event is destroyed.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(handle);
+        let options = sys::rd_kafka_AdminOptions_new(handle, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        // An unset timeout only means librdkafka's default of 60 s; our own deadline below ends the wait.
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(handle, topics, options, queue);
+        let result = await_description(queue, timeout);
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_queue_destroy(queue);
+        result
+    }
+}
+
+/// # Safety
+/// `queue` must be valid.
+unsafe fn await_description(queue: *mut sys::rd_kafka_queue_t, timeout: Duration) -> Result<Vec<Description>, (RDKafkaErrorCode, String)> {
+    let deadline = Instant::now() + timeout + Duration::from_secs(1);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err((RDKafkaErrorCode::OperationTimedOut, "DescribeTopics was not answered".to_owned()));
+        }
+        let left_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
+        // SAFETY: the queue is valid; the event is destroyed after its content was copied.
+        unsafe {
+            let event = sys::rd_kafka_queue_poll(queue, left_ms);
+            if event.is_null() {
+                continue;
+            }
+            let result = read_description(event);
+            sys::rd_kafka_event_destroy(event);
+            if let Some(result) = result {
+                return result;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `event` must be valid.
+unsafe fn read_description(event: *mut sys::rd_kafka_event_t) -> Option<Result<Vec<Description>, (RDKafkaErrorCode, String)>> {
+    // SAFETY: everything that is read belongs to the event, which outlives this function.
+    unsafe {
+        if sys::rd_kafka_event_type(event) != sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT {
+            return None;
+        }
+        let error = sys::rd_kafka_event_error(event);
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Some(Err((error.into(), text(sys::rd_kafka_event_error_string(event)))));
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        let mut described = Vec::with_capacity(count);
+        for index in 0..count {
+            described.push(read_topic(*topics.add(index)));
+        }
+        Some(Ok(described))
+    }
+}
+
+/// # Safety
+/// `topic` must be valid.
+unsafe fn read_topic(topic: *const sys::rd_kafka_TopicDescription_t) -> Description {
+    // SAFETY: everything that is read belongs to the description.
+    unsafe {
+        let name = text(sys::rd_kafka_TopicDescription_name(topic));
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        let code = if error.is_null() { RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) };
+        let error = (code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| (code.into(), text(sys::rd_kafka_error_string(error))));
+        let mut partitions = 0;
+        sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+        let uuid = sys::rd_kafka_TopicDescription_topic_id(topic);
+        let halves =
+            if uuid.is_null() { (0, 0) } else { (sys::rd_kafka_Uuid_most_significant_bits(uuid), sys::rd_kafka_Uuid_least_significant_bits(uuid)) };
+        Description { name, error, topic_id: uuid_text(halves.0, halves.1), partitions: i32::try_from(partitions).unwrap_or(i32::MAX) }
+    }
+}
+
+/// A UUID as Kafka's own tools print it: URL-safe base64 without padding. librdkafka's `rd_kafka_Uuid_base64str` prints the standard alphabet, so the halves are encoded here. The all-zero id means none.
+fn uuid_text(most: i64, least: i64) -> Option<String> {
+    if most == 0 && least == 0 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    let (high, low) = bytes.split_at_mut(8);
+    high.copy_from_slice(&most.to_be_bytes());
+    low.copy_from_slice(&least.to_be_bytes());
+    Some(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// # Safety
+/// `pointer` must be null or point to `length` bytes that live for `'a`.
+unsafe fn bytes<'a>(pointer: *mut c_void, length: usize) -> Option<&'a [u8]> {
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    Some(unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), length) })
+}
+
+/// # Safety
+/// `pointer` must be null or a NUL-terminated text.
+unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's contract.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_id_is_printed_as_kafka_prints_it() {
+        // org.apache.kafka.common.Uuid uses Base64.getUrlEncoder().withoutPadding().
+        assert_eq!(uuid_text(-1, -1).as_deref(), Some("_____________________w"));
+        assert_eq!(uuid_text(0, 0), None);
+        assert_eq!(uuid_text(0, 1).map(|id| id.len()), Some(22));
+    }
+}

@@ -1,0 +1,217 @@
+//! Questions to the brokers that need no group: what topics are, where they begin and end.
+//!
+//! Guarantees that each question has a deadline and never creates a topic. Uses a client of its own, so that a slow answer never holds up the consumer thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::client;
+use super::ffi::{self, Description};
+use crate::config::KafkaConfig;
+use crate::topic::{Start, TopicName, TopicPartition};
+
+/// How long one question may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What Kafka says of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicLook {
+    /// It is there.
+    Exists {
+        /// Its UUID as Kafka prints it; `None` where brokers have none.
+        topic_id: Option<String>,
+        /// Number of partitions.
+        partitions: i32,
+    },
+    /// There is no topic of this name.
+    Missing,
+    /// We may not know about it.
+    Forbidden,
+    /// The brokers answer with another error.
+    Unknown(String),
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The client cannot be made from these settings.
+    #[error("the Kafka client cannot be made")]
+    Create(#[source] KafkaError),
+    /// The brokers did not answer in time, or refused.
+    #[error("{what} was not answered: {detail}")]
+    Unanswered {
+        /// The question.
+        what: &'static str,
+        /// What librdkafka says.
+        detail: String,
+    },
+}
+
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        // The consumer's client meets the same brokers and says it louder.
+        tracing::debug!(facility, "librdkafka (look-ups): {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "librdkafka (look-ups) reports an error");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Asks the brokers. Cloning shares the client.
+#[derive(Clone)]
+pub struct Lookups {
+    client: Arc<BaseConsumer<Quiet>>,
+    has_topic_ids: bool,
+}
+
+impl Lookups {
+    /// A client for questions; connects when the first is asked. `has_topic_ids` is false for brokers that are known to have none and never answer when asked, as librdkafka's mock cluster.
+    pub fn new(config: &KafkaConfig, has_topic_ids: bool) -> Result<Self, LookupError> {
+        let mut settings = client::base(config);
+        // The end of a partition is its high watermark, not the last stable offset.
+        settings.set("isolation.level", "read_uncommitted");
+        for name in ["group.id", "group.protocol", "group.instance.id", "session.timeout.ms", "max.poll.interval.ms"] {
+            settings.remove(name);
+        }
+        let client = settings.create_with_context(Quiet).map_err(LookupError::Create)?;
+        Ok(Self { client: Arc::new(client), has_topic_ids })
+    }
+
+    /// What Kafka says of each of these topics.
+    pub async fn describe(&self, names: Vec<TopicName>) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
+        let this = self.clone();
+        blocking("the look-up of topics", move || this.describe_now(&names)).await
+    }
+
+    fn describe_now(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
+        self.serve();
+        if !self.has_topic_ids {
+            return self.from_metadata(names);
+        }
+        let mut looks = BTreeMap::new();
+        if names.is_empty() {
+            return Ok(looks);
+        }
+        let texts: Vec<&str> = names.iter().map(TopicName::as_str).collect();
+        let described = ffi::describe_topics(&self.client, &texts, TIMEOUT).map_err(|(_, detail)| unanswered("the look-up of topics", detail))?;
+        for description in described {
+            let Ok(name) = TopicName::new(&description.name) else { continue };
+            looks.insert(name, look(description));
+        }
+        Ok(looks)
+    }
+
+    fn from_metadata(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
+        let metadata = self.client.fetch_metadata(None, TIMEOUT).map_err(|error| unanswered("the look-up of topics", error.to_string()))?;
+        let mut looks = BTreeMap::new();
+        for name in names {
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name.as_str());
+            let look = match topic {
+                Some(topic) if topic.error().is_none() => {
+                    TopicLook::Exists { topic_id: None, partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX) }
+                }
+                Some(topic) => unavailable(topic.error().unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN).into(), String::new()),
+                None => TopicLook::Missing,
+            };
+            looks.insert(name.clone(), look);
+        }
+        Ok(looks)
+    }
+
+    /// Where each partition of a topic starts under `start`.
+    pub async fn offsets(&self, name: &TopicName, partitions: i32, start: Start) -> Result<BTreeMap<i32, i64>, LookupError> {
+        let this = self.clone();
+        let keys: Vec<TopicPartition> = (0..partitions).map(|partition| TopicPartition::new(name.clone(), partition)).collect();
+        blocking("the look-up of start offsets", move || {
+            let found = match start {
+                Start::Earliest => this.list(&keys, Offset::Beginning)?,
+                Start::Latest => this.list(&keys, Offset::End)?,
+                Start::At(time) => {
+                    let mut found = this.list(&keys, Offset::Offset(time.as_millisecond()))?;
+                    // A partition without a record at or after the time answers no offset: it starts at its end.
+                    let missing: Vec<TopicPartition> = keys.iter().filter(|key| !found.contains_key(*key)).cloned().collect();
+                    found.extend(this.list(&missing, Offset::End)?);
+                    found
+                }
+            };
+            match keys.iter().find(|key| !found.contains_key(*key)) {
+                Some(key) => Err(unanswered("the look-up of start offsets", format!("no offset for partition {}", key.partition))),
+                None => Ok(found.into_iter().map(|(key, offset)| (key.partition, offset)).collect()),
+            }
+        })
+        .await
+    }
+
+    /// The end of each of these partitions, in one question. Partitions without an answer are left out.
+    pub async fn ends(&self, keys: Vec<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
+        let this = self.clone();
+        blocking("the look-up of log ends", move || this.list(&keys, Offset::End)).await
+    }
+
+    fn list(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
+        let what = "the look-up of offsets";
+        self.serve();
+        let mut found = BTreeMap::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let mut query = TopicPartitionList::with_capacity(keys.len());
+        for key in keys {
+            query.add_partition_offset(key.topic.as_str(), key.partition, which).map_err(|error| unanswered(what, error.to_string()))?;
+        }
+        let answer = self.client.offsets_for_times(query, TIMEOUT).map_err(|error| unanswered(what, error.to_string()))?;
+        for element in answer.elements() {
+            if let (Ok(()), Offset::Offset(offset), Ok(name)) = (element.error(), element.offset(), TopicName::new(element.topic())) {
+                found.insert(TopicPartition::new(name, element.partition()), offset);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets librdkafka put away its events, which nobody needs.
+    fn serve(&self) {
+        for _ in 0..100 {
+            if self.client.poll(Duration::ZERO).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn look(description: Description) -> TopicLook {
+    match description.error {
+        None => TopicLook::Exists { topic_id: description.topic_id, partitions: description.partitions },
+        Some((code, text)) => unavailable(code, text),
+    }
+}
+
+fn unavailable(code: RDKafkaErrorCode, text: String) -> TopicLook {
+    match code {
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => TopicLook::Missing,
+        RDKafkaErrorCode::TopicAuthorizationFailed => TopicLook::Forbidden,
+        _ => TopicLook::Unknown(if text.is_empty() { code.to_string() } else { text }),
+    }
+}
+
+fn unanswered(what: &'static str, detail: String) -> LookupError {
+    LookupError::Unanswered { what, detail }
+}
+
+async fn blocking<T: Send + 'static>(what: &'static str, ask: impl FnOnce() -> Result<T, LookupError> + Send + 'static) -> Result<T, LookupError> {
+    match tokio::task::spawn_blocking(ask).await {
+        Ok(result) => result,
+        Err(error) => Err(unanswered(what, error.to_string())),
+    }
+}

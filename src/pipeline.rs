@@ -1,0 +1,70 @@
+//! From a record to a document, and when a record counts as settled.
+//!
+//! Guarantees: the watermark that a task publishes never passes a record that is not indexed, dead-lettered or skipped by a policy; dead letters are durable before it does; a task that ends in
+//! whatever way has lost nothing, since the next life begins at the watermark. Owns the partition task ([`task`]), the formats ([`format`]) and the offset ledger ([`ledger`]). Knows neither
+//! rdkafka nor HTTP: chunks come from the consumer's [`Intake`](crate::kafka::Intake), documents go to the [sink](crate::sink).
+//!
+//! Nothing per record crosses a channel, allocates or wakes a task: chunks come in, segments go out, and one outcome comes back for each segment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+
+use crate::dead_letters::DeadLetters;
+use crate::kafka::ConsumerHandle;
+use crate::sink::SinkHandle;
+use crate::supervisor::{TaskContext, TaskError, Work};
+use crate::topic::{Facts, TopicPartition, TopicSpec};
+
+mod failpoints;
+pub mod format;
+pub mod ledger;
+mod letters;
+pub mod progress;
+mod task;
+
+pub use progress::PartitionProgress;
+
+/// What one task needs to know. Another value is another life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionSpec {
+    /// The assignment that the task belongs to.
+    pub epoch: u64,
+    /// How records become documents.
+    pub topic: Arc<TopicSpec>,
+    /// The base of the document ids.
+    pub facts: Arc<Facts>,
+}
+
+/// The work of all partition tasks, for a supervisor.
+pub struct PartitionWork {
+    consumer: ConsumerHandle,
+    sink: SinkHandle,
+    dead_letters: Arc<dyn DeadLetters>,
+    /// Counts go on when a partition leaves and comes back.
+    progress: Mutex<BTreeMap<TopicPartition, Arc<PartitionProgress>>>,
+}
+
+impl PartitionWork {
+    /// Tasks between this consumer and this sink.
+    pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>) -> Self {
+        Self { consumer, sink, dead_letters, progress: Mutex::new(BTreeMap::new()) }
+    }
+}
+
+impl Work for PartitionWork {
+    type Key = TopicPartition;
+    type Spec = PartitionSpec;
+    type Progress = PartitionProgress;
+
+    fn progress(&self, key: &TopicPartition) -> Arc<PartitionProgress> {
+        let mut known = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(key.clone()).or_insert_with(|| Arc::new(PartitionProgress::new(self.sink.clone()))).clone()
+    }
+
+    fn run(&self, key: TopicPartition, spec: PartitionSpec, context: TaskContext<PartitionProgress>) -> BoxFuture<'static, Result<(), TaskError>> {
+        let parts = task::Parts { consumer: self.consumer.clone(), sink: self.sink.clone(), dead_letters: self.dead_letters.clone() };
+        Box::pin(task::run(parts, key, spec, context))
+    }
+}

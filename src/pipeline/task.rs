@@ -1,0 +1,522 @@
+//! One life of a partition task.
+//!
+//! It takes chunks, formats their records into segments, hands them to the sink, and moves the watermark as outcomes come back. At most [`MOST_SEGMENTS`] segments or [`MOST_BYTES`] lie past the
+//! watermark; then it reads nothing, its mailbox fills, and the consumer stops fetching. It waits in two places besides: *parked*, when an index takes no documents (then it holds one
+//! document to probe with and nothing else), and at a dead-letter store that does not take letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::PartitionSpec;
+use super::failpoints;
+use super::format::{Formatted, Formatter};
+use super::ledger::Ledger;
+use super::letters::{self, Death};
+use super::progress::{PartitionProgress, State, now_ms};
+use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
+use crate::kafka::chunk::{Chunk, Record};
+use crate::kafka::{ConsumerHandle, Intake};
+use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
+use crate::status::{Reason, ReasonCode};
+use crate::supervisor::{Care, TaskContext, TaskError};
+use crate::topic::{OnReject, TopicPartition};
+
+/// Segments past the watermark.
+const MOST_SEGMENTS: usize = 4;
+/// Bytes past the watermark.
+const MOST_BYTES: u64 = 32 << 20;
+/// The first and the longest pause between two probes of a parked index, and between two tries at the dead-letter store.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The ticket of a probe; the ledger's tickets count up from 0.
+const PROBE: u64 = u64::MAX;
+
+/// What a task works with.
+pub(super) struct Parts {
+    pub(super) consumer: ConsumerHandle,
+    pub(super) sink: SinkHandle,
+    pub(super) dead_letters: Arc<dyn DeadLetters>,
+}
+
+/// What the ledger keeps of a chunk until it is settled.
+struct Kept {
+    chunk: Chunk,
+    /// Numbers of the records that became no document, in order.
+    not_items: Vec<u32>,
+    /// Records that died without a server, by number.
+    deaths: Vec<(u32, Death)>,
+    skipped: u64,
+    taken_ms: i64,
+}
+
+impl Kept {
+    /// The record that became the document with this number.
+    fn record_of(&self, item: u32) -> Option<Record<'_>> {
+        let mut record = item;
+        for gap in &self.not_items {
+            if *gap > record {
+                break;
+            }
+            record += 1;
+        }
+        self.chunk.record(record as usize)
+    }
+}
+
+/// Why the loop stopped before it was cancelled.
+enum Halt {
+    /// Told to end.
+    Cancelled,
+    /// An error.
+    Failed(TaskError),
+}
+
+impl From<TaskError> for Halt {
+    fn from(error: TaskError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+struct Task {
+    parts: Parts,
+    key: TopicPartition,
+    spec: PartitionSpec,
+    cancel: CancellationToken,
+    progress: Arc<PartitionProgress>,
+    formatter: Formatter,
+    ledger: Ledger<Kept>,
+    intake: Intake,
+    /// The stream of chunks has ended: what is in work is finished, nothing new comes.
+    ended: bool,
+    outcomes: mpsc::UnboundedReceiver<(u64, Outcome)>,
+    reply_to: mpsc::UnboundedSender<(u64, Outcome)>,
+    /// The next segment for the sink, while the sink's queue is full.
+    outbox: Option<Segment>,
+    parkings: u32,
+    care: Care,
+    /// Below this offset records go one by one.
+    careful_until: i64,
+}
+
+/// One life, from the partition's watermark on until it is cancelled.
+pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, context: TaskContext<PartitionProgress>) -> Result<(), TaskError> {
+    let cancel = context.cancel.clone();
+    let opened = tokio::select! {
+        () = cancel.cancelled() => return Ok(()),
+        opened = parts.consumer.open(&key, spec.epoch) => opened,
+    };
+    let intake = match opened {
+        Ok(intake) => intake,
+        Err(error) => {
+            // The assignment has changed; the supervisor will be told and ends this life.
+            debug!(topic = %key.topic, partition = key.partition, error = %error, "no intake, waiting to be ended");
+            cancel.cancelled().await;
+            return Ok(());
+        }
+    };
+    // Where the life before was when it ended; a crash lies at or before it.
+    let reached = crate::supervisor::Progress::offset(&*context.progress).max(context.progress.position()).unwrap_or(i64::MIN);
+    let careful_until = if context.care == Care::None { i64::MIN } else { reached.saturating_add(1) };
+    let (reply_to, outcomes) = mpsc::unbounded_channel();
+    let mut task = Task {
+        formatter: Formatter::new(&key.topic, key.partition, &spec.facts.id_base, &spec.topic),
+        ledger: Ledger::new(intake.start()),
+        progress: context.progress.clone(),
+        care: context.care,
+        parts,
+        key,
+        spec,
+        cancel,
+        intake,
+        ended: false,
+        outcomes,
+        reply_to,
+        outbox: None,
+        parkings: 0,
+        careful_until,
+    };
+    task.progress.begin(task.ledger.position());
+    context.ready();
+    match task.flow().await {
+        Ok(()) | Err(Halt::Cancelled) => Ok(()),
+        Err(Halt::Failed(error)) => Err(error),
+    }
+}
+
+impl Task {
+    async fn flow(&mut self) -> Result<(), Halt> {
+        loop {
+            let has_room = self.has_room();
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+                Some((ticket, outcome)) = self.outcomes.recv() => self.outcome(ticket, outcome).await?,
+                permit = self.parts.sink.reserve(), if self.outbox.is_some() => {
+                    if let Some(segment) = self.outbox.take() {
+                        permit.submit(segment);
+                    }
+                }
+                chunk = self.intake.next(), if has_room && !self.ended => match chunk {
+                    Some(chunk) => self.take(chunk).await?,
+                    None => self.ended = true,
+                },
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.outbox.is_none() && (self.ledger.is_empty() || (self.ledger.pending() < MOST_SEGMENTS && self.ledger.bytes() < MOST_BYTES))
+    }
+
+    async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
+        failpoints::partition_task(&self.key).await;
+        if chunk.is_empty() {
+            self.ledger.pass(chunk.next_offset());
+            self.publish();
+            return Ok(());
+        }
+        if self.ledger.is_empty() && self.ledger.position() < self.careful_until {
+            return self.take_one_by_one(chunk).await;
+        }
+        let mut kept = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: now_ms() };
+        let (body, ends) = self.format(&mut kept);
+        kept.chunk.charge.resize(kept.chunk.charge.bytes() + body.capacity() as u64);
+        let next_offset = kept.chunk.next_offset();
+        let bytes = kept.chunk.charge.bytes();
+        let ticket = self.ledger.push(next_offset, bytes, kept);
+        self.publish();
+        if ends.is_empty() {
+            return self.settle(ticket, Vec::new()).await;
+        }
+        self.outbox = Some(self.segment(ticket, body, ends, false));
+        Ok(())
+    }
+
+    fn segment(&self, ticket: u64, body: Vec<u8>, ends: Vec<u32>, alone: bool) -> Segment {
+        // Once the window is full nothing more comes from here until something settles.
+        let hurry = alone || self.ledger.pending() >= MOST_SEGMENTS || self.ledger.bytes() >= MOST_BYTES;
+        Segment { body, ends, alone, hurry, reply: Reply::new(ticket, self.reply_to.clone()) }
+    }
+
+    /// Formats a chunk's records; notes which of them became no document.
+    fn format(&mut self, kept: &mut Kept) -> (Vec<u8>, Vec<u32>) {
+        let records = kept.chunk.len();
+        let mut body = Vec::with_capacity(kept.chunk.bytes() + records * ROOM_PER_RECORD);
+        let mut ends = Vec::with_capacity(records);
+        kept.not_items.clear();
+        kept.deaths.clear();
+        kept.skipped = 0;
+        for (number, record) in (0_u32..).zip(kept.chunk.records()) {
+            self.progress.at(record.offset);
+            match self.formatter.append(&record, &mut body) {
+                // A body longer than 4 GiB cannot come from a chunk of at most 1 GiB.
+                Formatted::Document => ends.push(u32::try_from(body.len()).unwrap_or(u32::MAX)),
+                Formatted::Skipped => {
+                    kept.not_items.push(number);
+                    kept.skipped += 1;
+                }
+                Formatted::Dead { cause, reason } => {
+                    kept.not_items.push(number);
+                    kept.deaths.push((number, Death::own(cause, reason)));
+                }
+            }
+        }
+        (body, ends)
+    }
+
+    async fn outcome(&mut self, ticket: u64, outcome: Outcome) -> Result<(), Halt> {
+        if self.ledger.get(ticket).is_none() {
+            // Of before a parking: those records come again.
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Settled { rejected, retried } => {
+                self.progress.count_retried(u64::from(retried));
+                self.settle(ticket, rejected).await
+            }
+            Outcome::Lost => {
+                self.send_again(ticket).await;
+                Ok(())
+            }
+            Outcome::Parked { cause, .. } => self.park(ticket, cause, 0).await,
+        }
+    }
+
+    /// The sink was started again and forgot the segment. Formatting is a function of the record, so it becomes the same bytes.
+    async fn send_again(&mut self, ticket: u64) {
+        let Some(kept) = self.ledger.get_mut(ticket) else { return };
+        // The formatter needs the task, so the entry leaves the ledger's sight for a moment; nothing can settle it meanwhile.
+        let chunk = std::mem::replace(&mut kept.chunk, Chunk::empty());
+        let mut again = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: kept.taken_ms };
+        let (body, ends) = self.format(&mut again);
+        if let Some(kept) = self.ledger.get_mut(ticket) {
+            *kept = again;
+        }
+        let segment = self.segment(ticket, body, ends, false);
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = self.parts.sink.submit(segment) => {}
+        }
+    }
+
+    /// Everything of this entry is indexed, or dead and safe, or skipped: the watermark may pass it.
+    async fn settle(&mut self, ticket: u64, rejected: Vec<Rejection>) -> Result<(), Halt> {
+        if let Some(rejection) = rejected.first()
+            && self.spec.topic.on_reject == OnReject::Stop
+        {
+            let offset = self.ledger.get(ticket).and_then(|kept| kept.record_of(rejection.item)).map_or(-1, |record| record.offset);
+            return Err(Halt::Failed(refused(offset, rejection)));
+        }
+        let letters = self.letters(ticket, &rejected);
+        let dead = letters.len() as u64;
+        if dead > 0 {
+            self.keep_letters(letters).await?;
+        }
+        let Some(kept) = self.ledger.settle(ticket) else { return Ok(()) };
+        let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.skipped;
+        self.progress.count(indexed, dead, kept.skipped);
+        self.parkings = 0;
+        let last_timestamp_ms = kept.chunk.len().checked_sub(1).and_then(|last| kept.chunk.record(last)).and_then(|record| record.timestamp_ms);
+        drop(kept);
+        self.publish_with(last_timestamp_ms);
+        Ok(())
+    }
+
+    fn letters(&mut self, ticket: u64, rejected: &[Rejection]) -> Vec<DeadLetter> {
+        let Some(kept) = self.ledger.get(ticket) else { return Vec::new() };
+        if kept.deaths.is_empty() && rejected.is_empty() {
+            return Vec::new();
+        }
+        let now = Timestamp::now();
+        let own = kept.deaths.iter().filter_map(|(number, death)| Some((kept.chunk.record(*number as usize)?, death.clone())));
+        let refused = rejected.iter().filter_map(|rejection| Some((kept.record_of(rejection.item)?, Death::refused(rejection))));
+        let mut letters = Vec::new();
+        for (record, death) in own.chain(refused) {
+            let index = self.formatter.index_of(record.timestamp_ms);
+            letters.push(letters::letter(&self.key, &self.spec.facts, &record, index, death, now));
+        }
+        letters
+    }
+
+    /// Makes letters durable, however long it takes: the offset must not move past them before.
+    async fn keep_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), Halt> {
+        let mut tries = 0;
+        loop {
+            fail::fail_point!("dead_letter_write");
+            let Err(error) = self.parts.dead_letters.put(letters.clone()).await else { break };
+            if tries == 0 {
+                warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = %error, "dead letters cannot be kept, the partition waits");
+                self.progress.wait_for(Some(letters_reason(&error)));
+            }
+            self.pause(tries).await?;
+            tries += 1;
+        }
+        if tries > 0 {
+            self.progress.wait_for(None);
+        }
+        debug!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), "dead letters kept");
+        Ok(())
+    }
+
+    async fn pause(&self, tries: u32) -> Result<(), Halt> {
+        let longest = PAUSE_FIRST.saturating_mul(1 << tries.min(16)).min(PAUSE_MAX);
+        // Half of it fixed, half by chance: partitions that wait for the same thing must not all ask at once.
+        let pause = longest.mul_f64(0.5 + 0.5 * rand::random::<f64>());
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(Halt::Cancelled),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    /// An index takes no documents until someone acts: everything is given back but one document, which is tried again and again, alone.
+    async fn park(&mut self, ticket: u64, cause: ParkCause, item: u32) -> Result<(), Halt> {
+        let Some((lines, offset)) = self.probe_of(ticket, item) else { return Ok(()) };
+        self.parts.consumer.close(&self.key, self.spec.epoch);
+        self.outbox = None;
+        self.ledger.clear_to_watermark();
+        self.publish();
+        let mut reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() };
+        warn!(topic = %self.key.topic, partition = self.key.partition, offset, code = reason.code.as_str(), message = reason.message, "partition is parked");
+        loop {
+            self.progress.wait_for(Some(reason.clone()));
+            self.pause(self.parkings).await?;
+            self.parkings = self.parkings.saturating_add(1);
+            match self.probe(&lines).await? {
+                Outcome::Settled { .. } => break,
+                Outcome::Lost => {}
+                Outcome::Parked { cause, .. } if cause.code == reason.code => reason.message = cause.message,
+                Outcome::Parked { cause, .. } => reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() },
+            }
+        }
+        info!(topic = %self.key.topic, partition = self.key.partition, offset, "the index takes documents again");
+        self.reopen().await?;
+        self.progress.wait_for(None);
+        Ok(())
+    }
+
+    /// The lines of the document that was refused, and its record's offset.
+    fn probe_of(&mut self, ticket: u64, item: u32) -> Option<(Vec<u8>, i64)> {
+        let kept = self.ledger.get(ticket)?;
+        let record = kept.record_of(item)?;
+        let mut lines = Vec::new();
+        self.formatter.append(&record, &mut lines);
+        Some((lines, record.offset))
+    }
+
+    /// Sends one document in a request of its own and waits for its outcome; what comes of earlier segments is ignored.
+    async fn probe(&mut self, lines: &[u8]) -> Result<Outcome, Halt> {
+        let end = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        let segment = self.segment(PROBE, lines.to_vec(), vec![end], true);
+        tokio::select! {
+            () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+            () = self.parts.sink.submit(segment) => {}
+        }
+        loop {
+            let received = tokio::select! {
+                () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+                received = self.outcomes.recv() => received,
+            };
+            match received {
+                Some((PROBE, outcome)) => return Ok(outcome),
+                Some(_) => {}
+                // We hold a sender ourselves, so the channel does not close; if it did, nothing would be known of the probe.
+                None => return Ok(Outcome::Lost),
+            }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), Halt> {
+        let opened = tokio::select! {
+            () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+            opened = self.parts.consumer.open(&self.key, self.spec.epoch) => opened,
+        };
+        match opened {
+            Ok(intake) => {
+                self.ledger = Ledger::new(intake.start());
+                self.intake = intake;
+                // Outcomes of before the parking carry tickets that count from 0 again: they must not be taken for new ones.
+                let (reply_to, outcomes) = mpsc::unbounded_channel();
+                self.reply_to = reply_to;
+                self.outcomes = outcomes;
+                Ok(())
+            }
+            Err(error) => {
+                debug!(topic = %self.key.topic, partition = self.key.partition, error = %error, "no intake, waiting to be ended");
+                self.cancel.cancelled().await;
+                Err(Halt::Cancelled)
+            }
+        }
+    }
+
+    /// After crashes at one place: each record alone, published before it is touched and settled before the next, so that a crash names its culprit.
+    async fn take_one_by_one(&mut self, chunk: Chunk) -> Result<(), Halt> {
+        let next_offset = chunk.next_offset();
+        for number in 0..chunk.len() {
+            let Some(record) = chunk.record(number) else { break };
+            self.progress.at(record.offset);
+            self.progress.set(State {
+                position: record.offset + 1,
+                watermark: self.ledger.watermark(),
+                pending: true,
+                oldest_ms: Some(now_ms()),
+                timestamp_ms: record.timestamp_ms,
+            });
+            let is_given_up = self.care == Care::GiveUp(record.offset);
+            self.settle_alone(&record, is_given_up).await?;
+            self.ledger.pass(record.offset + 1);
+            self.publish_with(record.timestamp_ms);
+        }
+        self.ledger.pass(next_offset);
+        self.publish();
+        Ok(())
+    }
+
+    async fn settle_alone(&mut self, record: &Record<'_>, is_given_up: bool) -> Result<(), Halt> {
+        let mut lines = Vec::new();
+        let formatted = if is_given_up {
+            warn!(topic = %self.key.topic, partition = self.key.partition, offset = record.offset, "record crashed its task alone and is given up");
+            Formatted::Dead { cause: Cause::CrashLoop, reason: "the record crashed its task again and again, at last alone".to_owned() }
+        } else {
+            self.formatter.append(record, &mut lines)
+        };
+        let death = match formatted {
+            Formatted::Skipped => {
+                self.progress.count(0, 0, 1);
+                return Ok(());
+            }
+            Formatted::Dead { cause, reason } => Some(Death::own(cause, reason)),
+            Formatted::Document => loop {
+                match self.probe(&lines).await? {
+                    Outcome::Lost => {}
+                    Outcome::Settled { rejected, retried } => {
+                        self.progress.count_retried(u64::from(retried));
+                        match rejected.first() {
+                            Some(rejection) if self.spec.topic.on_reject == OnReject::Stop => return Err(Halt::Failed(refused(record.offset, rejection))),
+                            Some(rejection) => break Some(Death::refused(rejection)),
+                            None => break None,
+                        }
+                    }
+                    Outcome::Parked { cause, .. } => {
+                        let reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() };
+                        self.progress.wait_for(Some(reason));
+                        self.pause(self.parkings).await?;
+                        self.parkings = self.parkings.saturating_add(1);
+                    }
+                }
+            },
+        };
+        self.progress.wait_for(None);
+        match death {
+            None => self.progress.count(1, 0, 0),
+            Some(death) => {
+                let index = self.formatter.index_of(record.timestamp_ms);
+                let letter = letters::letter(&self.key, &self.spec.facts, record, index, death, Timestamp::now());
+                self.keep_letters(vec![letter]).await?;
+                self.progress.count(0, 1, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.publish_with(None);
+    }
+
+    /// Publishes where the task stands: to the consumer, which commits the watermark, and to the status.
+    fn publish_with(&self, settled_timestamp_ms: Option<i64>) {
+        let watermark = self.ledger.watermark();
+        self.intake.watermark().advance(watermark);
+        let first = self.ledger.first();
+        self.progress.set(State {
+            position: self.ledger.position(),
+            watermark,
+            pending: !self.ledger.is_empty(),
+            oldest_ms: first.map(|kept| kept.taken_ms),
+            timestamp_ms: first.and_then(|kept| kept.chunk.record(0)).map_or(settled_timestamp_ms, |record| record.timestamp_ms),
+        });
+    }
+}
+
+/// What an action line and a document's frame add to a record, roughly; the body grows where it is more.
+const ROOM_PER_RECORD: usize = 160;
+
+fn refused(offset: i64, rejection: &Rejection) -> TaskError {
+    let status = rejection.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+    TaskError::stop(
+        ReasonCode::Rejected,
+        format!("the record at offset {offset} was refused for good (on_reject: stop): {} {}: {}", status, rejection.error_type, rejection.reason),
+    )
+}
+
+fn letters_reason(error: &dead_letters::Error) -> Reason {
+    let (code, remedy) = match error {
+        dead_letters::Error::Full { .. } => (ReasonCode::DeadLettersFull, "redrive or delete dead letters, or raise dead_letters.max_bytes"),
+        dead_letters::Error::Unavailable { .. } => (ReasonCode::DeadLettersUnavailable, "check the store of the dead letters: disk space and rights of data_dir"),
+    };
+    Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at: Timestamp::now() }
+}

@@ -1,0 +1,374 @@
+//! The nodes of the sink: one client for each, and which of them to ask next.
+//!
+//! Guarantees that a node which does not answer is left alone for a while, longer each time, and is first asked for anything small when it may be back; that credentials never appear in an error
+//! or a log line; that the system's proxy settings are not used. Owns the only use of the `elasticsearch` crate, which serves as transport: its bulk
+//! helper copies bodies, and its pool keeps asking dead nodes. Does not read answers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use elasticsearch::auth::{ClientCertificate, Credentials};
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::headers::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use elasticsearch::http::transport::{BuildError, SingleNodeConnectionPool, Transport, TransportBuilder};
+use elasticsearch::http::{Method, Url};
+use tokio::time::Instant;
+
+use super::answer;
+use super::pace::Backoff;
+use crate::config::{Compression, ElasticsearchConfig, SinkAuth};
+
+/// How long a node may take to answer something small.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a node that somebody else tries is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the sink cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// There is no node.
+    #[error("the sink has no nodes; name at least one in elasticsearch.urls")]
+    NoNodes,
+    /// An address is not one of a node. The address is not shown: it may hold a password.
+    #[error("elasticsearch.urls[{position}] is not the address of a node ({problem}); write it like http://127.0.0.1:9200")]
+    Url {
+        /// The place in the list, from 0.
+        position: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A certificate or key file cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file does not hold certificates.
+    #[error("{path} holds no usable PEM certificate")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: elasticsearch::Error,
+    },
+    /// The credentials have characters that no HTTP header may have.
+    #[error("the sink's credentials cannot be sent in an HTTP header; check them for line breaks and control characters")]
+    Credentials,
+    /// The client refuses its settings, such as a client certificate without its key.
+    #[error("cannot build a client for the sink; check client_cert and client_key")]
+    Client {
+        /// Why not.
+        #[source]
+        source: BuildError,
+    },
+    /// The configuration asks for what this version does not have.
+    #[error("elasticsearch.bulk.compression: gzip is not available yet; set it to off")]
+    Compression,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Exchange {
+    /// The server has answered.
+    Answered {
+        /// The status.
+        status: u16,
+        /// The whole body.
+        body: Bytes,
+    },
+    /// The answer began and is not whole or not readable.
+    Broken(String),
+    /// No answer: refused, cut before it, or too late.
+    NoAnswer(String),
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its address, without credentials.
+    pub(crate) url: String,
+    transport: Transport,
+}
+
+impl Node {
+    /// Sends a bulk body.
+    pub(crate) async fn bulk(&self, body: Bytes, timeout: Duration) -> Exchange {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        self.exchange(Method::Post, answer::PATH, headers, Some(body), timeout).await
+    }
+
+    /// Asks for something small; only whether there is an answer matters.
+    pub(crate) async fn ask(&self, path: &str, timeout: Duration) -> Exchange {
+        self.exchange(Method::Get, path, HeaderMap::new(), None, timeout).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, mut headers: HeaderMap, body: Option<Bytes>, timeout: Duration) -> Exchange {
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("drover/", env!("CARGO_PKG_VERSION"))));
+        let response = match self.transport.send(method, path, headers, None::<&()>, body, Some(timeout)).await {
+            Ok(response) => response,
+            Err(error) => return Exchange::NoAnswer(self.describe(&error, timeout)),
+        };
+        let status = response.status_code().as_u16();
+        match response.bytes().await {
+            Ok(body) => Exchange::Answered { status, body },
+            Err(error) if error.is_timeout() => Exchange::NoAnswer(self.describe(&error, timeout)),
+            Err(error) => Exchange::Broken(format!("the answer with status {status} is not whole: {}", self.describe(&error, timeout))),
+        }
+    }
+
+    fn describe(&self, error: &elasticsearch::Error, timeout: Duration) -> String {
+        if error.is_timeout() {
+            return format!("{} gave no answer within {} s", self.url, timeout.as_secs_f32());
+        }
+        format!("{}: {}", self.url, innermost(error))
+    }
+}
+
+/// The text of the last cause: the ones around it only say that a request failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// Makes one client for each node. Reads certificate files, connects to nothing.
+pub(crate) fn clients(config: &ElasticsearchConfig) -> Result<Vec<Node>, SetupError> {
+    if config.compression == Compression::Gzip {
+        return Err(SetupError::Compression);
+    }
+    if config.urls.is_empty() {
+        return Err(SetupError::NoNodes);
+    }
+    let authorization = authorization(&config.auth)?;
+    let identity = config.client_identity.as_ref().map(|(certificate, key)| read_identity(certificate, key)).transpose()?;
+    let mut nodes = Vec::with_capacity(config.urls.len());
+    for (position, text) in config.urls.iter().enumerate() {
+        let url = node_url(position, text)?;
+        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).disable_proxy().enable_meta_header(false);
+        if let Some(value) = &authorization {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        if let Some(pem) = &identity {
+            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
+        }
+        if let Some(path) = &config.ca_file {
+            let pem = read(path)?;
+            let chain = Certificate::from_pem(&pem).map_err(|source| SetupError::Certificate { path: path.clone(), source })?;
+            builder = builder.cert_validation(CertificateValidation::Full(chain));
+        }
+        let transport = builder.build().map_err(|source| SetupError::Client { source })?;
+        nodes.push(Node { url: url.to_string(), transport });
+    }
+    Ok(nodes)
+}
+
+fn node_url(position: usize, text: &str) -> Result<Url, SetupError> {
+    let refuse = |problem: String| SetupError::Url { position, problem };
+    let url = Url::parse(text).map_err(|error| refuse(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refuse("it does not begin with http:// or https://".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse("it holds credentials, which belong in username and password".to_owned()));
+    }
+    Ok(url)
+}
+
+/// The header that says who we are. The transport's own way would leave no place for a client certificate beside it.
+fn authorization(auth: &SinkAuth) -> Result<Option<HeaderValue>, SetupError> {
+    let text = match auth {
+        SinkAuth::Anonymous => return Ok(None),
+        SinkAuth::Basic { username, password } => format!("Basic {}", BASE64.encode(format!("{username}:{}", password.expose()))),
+        SinkAuth::ApiKey(key) => format!("ApiKey {}", key.expose()),
+    };
+    let mut value = HeaderValue::from_str(&text).map_err(|_| SetupError::Credentials)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn read_identity(certificate: &Path, key: &Path) -> Result<Vec<u8>, SetupError> {
+    let mut pem = read(certificate)?;
+    pem.push(b'\n');
+    pem.extend(read(key)?);
+    Ok(pem)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
+    std::fs::read(path).map_err(|source| SetupError::File { path: path.to_owned(), source })
+}
+
+/// A node to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pick {
+    /// Its number.
+    pub(crate) node: usize,
+    /// Whether it failed before and has to prove itself with something small.
+    pub(crate) suspect: bool,
+}
+
+/// Which nodes answer.
+#[derive(Debug)]
+pub(crate) struct NodeHealth {
+    nodes: Vec<NodeState>,
+    next: usize,
+    backoff: Backoff,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    failures: u32,
+    dead_until: Option<Instant>,
+    /// A request is trying whether it is back.
+    tried: bool,
+}
+
+impl NodeHealth {
+    /// `count` nodes, all believed to be well.
+    pub(crate) fn new(count: usize, backoff: Backoff) -> Self {
+        Self { nodes: (0..count).map(|_| NodeState::default()).collect(), next: 0, backoff }
+    }
+
+    /// The next node in turn that may be asked. A node that was dead is tried by one request at a time.
+    pub(crate) fn pick(&mut self, now: Instant) -> Option<Pick> {
+        let count = self.nodes.len();
+        for step in 0..count {
+            let number = (self.next + step) % count;
+            let Some(node) = self.nodes.get_mut(number) else { continue };
+            let suspect = node.dead_until.is_some();
+            if suspect && (node.tried || node.dead_until.is_some_and(|until| now < until)) {
+                continue;
+            }
+            node.tried = suspect;
+            self.next = (number + 1) % count;
+            return Some(Pick { node: number, suspect });
+        }
+        None
+    }
+
+    /// The node has answered something.
+    pub(crate) fn answered(&mut self, number: usize) {
+        if let Some(node) = self.nodes.get_mut(number) {
+            *node = NodeState::default();
+        }
+    }
+
+    /// The node did not answer; `chance` is from 0 to 1. Requests that were under way together count once.
+    pub(crate) fn failed(&mut self, number: usize, now: Instant, chance: f64) {
+        let backoff = self.backoff;
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        if node.dead_until.is_some() && !node.tried {
+            return;
+        }
+        let wait = backoff.wait(node.failures, chance);
+        *node = NodeState { failures: node.failures.saturating_add(1), dead_until: Some(now + wait), tried: false };
+    }
+
+    /// Whether some node is believed to be well.
+    pub(crate) fn any_well(&self) -> bool {
+        self.nodes.iter().any(|node| node.dead_until.is_none())
+    }
+
+    /// When to ask for a node again, while none may be asked.
+    pub(crate) fn next_chance(&self, now: Instant) -> Instant {
+        let untried = self.nodes.iter().filter(|node| !node.tried).filter_map(|node| node.dead_until);
+        untried.min().unwrap_or(now + LOOK_AGAIN).max(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
+
+    fn configuration(urls: &[&str]) -> ElasticsearchConfig {
+        ElasticsearchConfig {
+            urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            auth: SinkAuth::Anonymous,
+            ca_file: None,
+            client_identity: None,
+            max_bytes: 1 << 20,
+            linger: Duration::ZERO,
+            in_flight: 1,
+            timeout: Duration::from_secs(1),
+            compression: Compression::Off,
+        }
+    }
+
+    #[test]
+    fn a_dead_node_is_left_out_and_later_tried_by_one_request() {
+        let now = Instant::now();
+        let mut health = NodeHealth::new(2, BACKOFF);
+        health.failed(0, now, 1.0);
+        for _ in 0..3 {
+            assert_eq!(health.pick(now), Some(Pick { node: 1, suspect: false }));
+        }
+        let later = now + BACKOFF.base;
+        assert_eq!(health.pick(later), Some(Pick { node: 0, suspect: true }));
+        assert_eq!(health.pick(later).map(|pick| pick.node), Some(1));
+        assert_eq!(health.pick(later).map(|pick| pick.node), Some(1));
+        health.answered(0);
+        assert_eq!(health.pick(later), Some(Pick { node: 0, suspect: false }));
+    }
+
+    #[test]
+    fn a_node_that_stays_dead_is_asked_less_and_less() {
+        let mut now = Instant::now();
+        let mut health = NodeHealth::new(1, BACKOFF);
+        health.failed(0, now, 1.0);
+        health.failed(0, now, 1.0);
+        assert_eq!(health.next_chance(now), now + BACKOFF.base, "what failed together counts once");
+        for failures in 1..20 {
+            now = health.next_chance(now);
+            assert!(health.pick(now).is_some_and(|pick| pick.suspect));
+            assert_eq!(health.pick(now), None);
+            health.failed(0, now, 1.0);
+            assert_eq!(health.next_chance(now), now + BACKOFF.wait(failures, 1.0));
+        }
+        assert!(!health.any_well());
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_without_showing_it() {
+        for url in ["", "nonsense", "ftp://127.0.0.1", "http://user:hunter2@127.0.0.1:9200", "http://"] {
+            let error = clients(&configuration(&["http://127.0.0.1:9200", url])).expect_err(url);
+            assert!(matches!(error, SetupError::Url { position: 1, .. }), "{url}: {error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+        assert!(matches!(clients(&configuration(&[])), Err(SetupError::NoNodes)));
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "no certificate").unwrap();
+        let mut config = configuration(&["https://127.0.0.1:9200"]);
+        config.ca_file = Some(folder.path().join("missing.pem"));
+        assert!(matches!(clients(&config), Err(SetupError::File { .. })));
+        config.ca_file = Some(empty.clone());
+        assert!(matches!(clients(&config), Err(SetupError::Certificate { .. })));
+        config.ca_file = None;
+        config.client_identity = Some((empty.clone(), empty));
+        assert!(matches!(clients(&config), Err(SetupError::Client { .. })));
+    }
+
+    #[test]
+    fn a_password_that_breaks_the_header_is_refused_without_showing_it() {
+        let mut config = configuration(&["http://127.0.0.1:9200"]);
+        config.auth = SinkAuth::ApiKey(crate::config::Secret::new("hunter2\r\nx: y".to_owned()));
+        let error = clients(&config).unwrap_err();
+        assert!(matches!(error, SetupError::Credentials) && !format!("{error:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,297 @@
+//! A real Elasticsearch: one node without security, and what tests ask of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::checker::Document;
+use super::http::{self, Answer};
+use super::process::{Process, RunFolder, User, free_port};
+use super::servers::{fetched, java_home};
+use super::wait::try_wait_until;
+
+/// Three times what it takes on two busy cores.
+const START_WITHIN: Duration = Duration::from_secs(120);
+/// A clean stop closes shards and takes a second or two.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// Documents of one page of a scan; the server's own limit is 10,000.
+const PAGE: usize = 10_000;
+
+/// A real Elasticsearch with one node on a free port.
+#[derive(Debug)]
+pub struct Elasticsearch {
+    home: PathBuf,
+    java_home: PathBuf,
+    port: u16,
+    process: Mutex<Option<Process>>,
+    // After the process: the folder goes last.
+    folder: RunFolder,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(rename = "_scroll_id")]
+    scroll_id: String,
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Hit>,
+}
+
+#[derive(Deserialize)]
+struct Hit {
+    #[serde(rename = "_index")]
+    index: String,
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(rename = "_source")]
+    source: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    docs: Vec<Hit>,
+}
+
+impl Hit {
+    fn into_document(self) -> Option<Document> {
+        let source = self.source?;
+        Some(Document { index: self.index, id: self.id, source: Box::<str>::from(source).into_string().into_bytes() })
+    }
+}
+
+impl Elasticsearch {
+    /// Fetches what is missing, starts, and waits until the cluster is at least yellow.
+    pub fn start() -> Result<Self, String> {
+        Self::start_with("")
+    }
+
+    /// The same with more lines for `elasticsearch.yml`.
+    pub fn start_with(settings: &str) -> Result<Self, String> {
+        let home = fetched("elasticsearch")?;
+        let java_home = java_home()?;
+        let (port, transport_port) = (free_port(), free_port());
+        let folder = RunFolder::new("elasticsearch", User::Unprivileged);
+        folder.write("config/elasticsearch.yml", &configuration(&folder, port, transport_port, settings));
+        folder.write("config/jvm.options", JVM_OPTIONS);
+        folder.write("config/log4j2.properties", LOGGING);
+        folder.folder("tmp");
+        let server = Self { home, java_home, port, process: Mutex::new(None), folder };
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server cleanly.
+    pub fn stop(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while stopping").take() {
+            process.terminate(STOP_WITHIN);
+        }
+    }
+
+    /// Ends the server by SIGKILL.
+    pub fn kill(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while killing").take() {
+            process.kill();
+        }
+    }
+
+    /// Starts the stopped server again, on the same port and data folder.
+    pub fn start_again(&self) {
+        self.launch().unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while pausing").as_mut() {
+            process.pause();
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while resuming").as_mut() {
+            process.resume();
+        }
+    }
+
+    /// Brings the server back after whatever a test did to it.
+    pub fn recover(&self) {
+        self.resume();
+        let runs = self.process.lock().is_ok_and(|mut process| process.as_mut().is_some_and(|process| process.ended().is_none()));
+        if !runs && let Err(reason) = self.launch() {
+            eprintln!("Elasticsearch does not come back: {reason}");
+        }
+    }
+
+    /// One request; panics when there is no answer at all.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        http::send_json(method, &format!("{}{path}", self.url()), body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Makes everything indexed so far visible in `index` (a name or pattern).
+    #[track_caller]
+    pub fn refresh(&self, index: &str) {
+        self.request("POST", &format!("/{index}/_refresh?ignore_unavailable=true"), None).ok();
+    }
+
+    /// How many documents `index` has, after a refresh; 0 when it does not exist.
+    #[track_caller]
+    pub fn count(&self, index: &str) -> u64 {
+        self.refresh(index);
+        let answer = self.request("GET", &format!("/{index}/_count?ignore_unavailable=true"), None).ok().json();
+        answer["count"].as_u64().unwrap_or_else(|| panic!("no count in {answer}"))
+    }
+
+    /// Every document of `index` (a name or pattern), after a refresh, with its source byte for byte. Without `filter_path`, with which the server writes the source anew.
+    #[track_caller]
+    pub fn scan(&self, index: &str) -> Vec<Document> {
+        self.refresh(index);
+        let first = json!({"size": PAGE, "sort": ["_doc"]});
+        let mut answer = self.request("POST", &format!("/{index}/_search?scroll=2m&ignore_unavailable=true"), Some(&first)).ok();
+        let mut documents = Vec::new();
+        loop {
+            let page: Page = serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()));
+            let last = page.hits.hits.is_empty();
+            documents.extend(page.hits.hits.into_iter().filter_map(Hit::into_document));
+            if last {
+                // 404 when there was nothing to scroll over.
+                self.request("DELETE", "/_search/scroll", Some(&json!({"scroll_id": page.scroll_id})));
+                return documents;
+            }
+            let next = json!({"scroll": "2m", "scroll_id": page.scroll_id});
+            answer = self.request("POST", "/_search/scroll", Some(&next)).ok();
+        }
+    }
+
+    /// The documents of one index with these ids, in the order of the ids, without a refresh; absent ones are left out.
+    #[track_caller]
+    pub fn documents(&self, index: &str, ids: &[String]) -> Vec<Document> {
+        let mut documents = Vec::new();
+        for chunk in ids.chunks(PAGE) {
+            let answer = self.request("POST", &format!("/{index}/_mget"), Some(&json!({"ids": chunk}))).ok();
+            let found: Found = serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()));
+            documents.extend(found.docs.into_iter().filter_map(Hit::into_document));
+        }
+        documents
+    }
+
+    /// Creates an index with settings and mappings, such as `{"mappings": {"dynamic": "strict", "properties": {}}}`.
+    #[track_caller]
+    pub fn create_index(&self, index: &str, body: &Value) {
+        self.request("PUT", &format!("/{index}"), Some(body)).ok();
+    }
+
+    /// Creates an index that refuses unknown fields and has these properties.
+    #[track_caller]
+    pub fn create_strict_index(&self, index: &str, properties: &Value) {
+        self.create_index(index, &json!({"mappings": {"dynamic": "strict", "properties": properties}}));
+    }
+
+    /// Puts a composable index template.
+    #[track_caller]
+    pub fn put_template(&self, name: &str, body: &Value) {
+        self.request("PUT", &format!("/_index_template/{name}"), Some(body)).ok();
+    }
+
+    /// Changes settings of an index, such as `{"index.blocks.write": true}`; `null` removes one.
+    #[track_caller]
+    pub fn put_settings(&self, index: &str, settings: &Value) {
+        self.request("PUT", &format!("/{index}/_settings"), Some(settings)).ok();
+    }
+
+    /// Changes settings of the cluster, such as `{"cluster.max_shards_per_node": 1}`; `null` removes one.
+    #[track_caller]
+    pub fn put_cluster_settings(&self, settings: &Value) {
+        self.request("PUT", "/_cluster/settings", Some(&json!({"persistent": settings}))).ok();
+    }
+
+    /// Closes an index.
+    #[track_caller]
+    pub fn close_index(&self, index: &str) {
+        self.request("POST", &format!("/{index}/_close"), None).ok();
+    }
+
+    /// Opens an index.
+    #[track_caller]
+    pub fn open_index(&self, index: &str) {
+        self.request("POST", &format!("/{index}/_open"), None).ok();
+    }
+
+    /// Deletes an index; one that does not exist is no error.
+    #[track_caller]
+    pub fn delete_index(&self, index: &str) {
+        self.request("DELETE", &format!("/{index}?ignore_unavailable=true"), None).ok();
+    }
+
+    /// The last lines of the server's log.
+    pub fn log_tail(&self) -> String {
+        super::process::tail(&self.folder.path().join("elasticsearch.log"), 60)
+    }
+
+    fn launch(&self) -> Result<(), String> {
+        let folder = self.folder.path();
+        let mut command = Command::new(self.home.join("bin/elasticsearch"));
+        command.env("ES_JAVA_HOME", &self.java_home).env("ES_PATH_CONF", folder.join("config")).env("ES_TMPDIR", folder.join("tmp"));
+        command.env("ES_JAVA_OPTS", "-Xms1g -Xmx1g -XX:-AlwaysPreTouch").env_remove("JAVA_TOOL_OPTIONS").env_remove("JAVA_HOME").env("HOME", folder);
+        let mut process = Process::start(&self.folder, "elasticsearch", command);
+        let outcome = try_wait_until(START_WITHIN, || {
+            if let Some(status) = process.ended() {
+                return Some(Err(format!("Elasticsearch ended with {status} while starting:\n{}", process.log_tail())));
+            }
+            let answer = http::send_json("GET", &format!("{}/_cluster/health?wait_for_status=yellow&timeout=5s", self.url()), None).ok()?;
+            (answer.status == 200).then_some(Ok(()))
+        });
+        outcome.unwrap_or_else(|| Err(format!("Elasticsearch does not answer within {START_WITHIN:?}:\n{}", process.log_tail())))?;
+        *self.process.lock().expect("no panic while starting") = Some(process);
+        Ok(())
+    }
+}
+
+/// The heap comes by `ES_JAVA_OPTS`; the file must exist and not be empty.
+const JVM_OPTIONS: &str = "-XX:+UseG1GC\n-XX:+ExitOnOutOfMemoryError\n-Djava.io.tmpdir=${ES_TMPDIR}\n";
+
+const LOGGING: &str = "\
+status=error
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=[%d{ISO8601}][%-5p][%-25c{1.}] %m%n
+rootLogger.level=info
+rootLogger.appenderRef.console.ref=console
+";
+
+/// Without the disk threshold a full disk turns every test red. An unknown setting stops the server: this distribution has few modules.
+fn configuration(folder: &RunFolder, port: u16, transport_port: u16, settings: &str) -> String {
+    let data: &Path = &folder.folder("data");
+    let logs: &Path = &folder.folder("logs");
+    format!(
+        "\
+cluster.name: drover-test
+node.name: node-1
+discovery.type: single-node
+network.host: 127.0.0.1
+http.port: {port}
+transport.port: {transport_port}
+path.data: {}
+path.logs: {}
+cluster.routing.allocation.disk.threshold_enabled: false
+xpack.security.enabled: false
+{settings}
+",
+        data.display(),
+        logs.display()
+    )
+}

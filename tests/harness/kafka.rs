@@ -1,0 +1,379 @@
+//! A real Kafka: one node that is broker and controller, and what tests ask of it. Everything here goes around drover's own code.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::process::{Process, RunFolder, User, free_port};
+use super::servers::{fetched, java_home};
+use super::wait::{try_wait_until, wait_until};
+
+/// Three times what it takes on two busy cores.
+const START_WITHIN: Duration = Duration::from_secs(90);
+/// A clean stop writes indexes and takes a second or two.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// For one look-up.
+const CALL_WITHIN: Duration = Duration::from_secs(20);
+
+/// A real Kafka with one node on free ports.
+#[derive(Debug)]
+pub struct Kafka {
+    home: PathBuf,
+    java: PathBuf,
+    port: u16,
+    process: Mutex<Option<Process>>,
+    // After the process: the folder goes last.
+    folder: RunFolder,
+}
+
+/// A record as an independent consumer reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRecord {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The value; `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Kafka {
+    /// Fetches what is missing, formats a new log folder, starts, and waits until the broker answers.
+    pub fn start() -> Result<Self, String> {
+        let home = fetched("kafka")?;
+        let java = java_home()?.join("bin/java");
+        let (port, controller_port) = (free_port(), free_port());
+        let folder = RunFolder::new("kafka", User::Unprivileged);
+        folder.write("server.properties", &properties(&folder, port, controller_port));
+        folder.write("log4j2.properties", LOGGING);
+        let kafka = Self { home, java, port, process: Mutex::new(None), folder };
+        kafka.format()?;
+        kafka.launch()?;
+        Ok(kafka)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the broker cleanly.
+    pub fn stop(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while stopping").take() {
+            process.terminate(STOP_WITHIN);
+        }
+    }
+
+    /// Ends the broker by SIGKILL.
+    pub fn kill(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while killing").take() {
+            process.kill();
+        }
+    }
+
+    /// Starts the stopped broker again, on the same port and log folder.
+    pub fn start_again(&self) {
+        self.launch().unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while pausing").as_mut() {
+            process.pause();
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while resuming").as_mut() {
+            process.resume();
+        }
+    }
+
+    /// Brings the broker back after whatever a test did to it.
+    pub fn recover(&self) {
+        self.resume();
+        let runs = self.process.lock().is_ok_and(|mut process| process.as_mut().is_some_and(|process| process.ended().is_none()));
+        if !runs && let Err(reason) = self.launch() {
+            eprintln!("Kafka does not come back: {reason}");
+        }
+    }
+
+    /// Creates a topic and waits until every partition has a leader.
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    /// Creates a topic with settings of its own, such as `("retention.ms", "1000")`.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let results = futures::executor::block_on(self.admin().create_topics([&topic], &options())).expect("an answer of the controller");
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("topic {topic} cannot be created: {code}"));
+        }
+        wait_until(&format!("{name} has {partitions} led partitions"), CALL_WITHIN, || {
+            (self.led_partitions(name) == partitions as usize).then_some(())
+        });
+    }
+
+    /// Deletes a topic and waits until the broker no longer knows it.
+    pub fn delete_topic(&self, name: &str) {
+        let results = futures::executor::block_on(self.admin().delete_topics(&[name], &options())).expect("an answer of the controller");
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("topic {topic} cannot be deleted: {code}"));
+        }
+        wait_until(&format!("{name} is gone"), CALL_WITHIN, || (self.led_partitions(name) == 0).then_some(()));
+    }
+
+    /// Raises the number of partitions to `total`.
+    pub fn add_partitions(&self, name: &str, total: usize) {
+        let wanted = NewPartitions::new(name, total);
+        let results = futures::executor::block_on(self.admin().create_partitions([&wanted], &options())).expect("an answer of the controller");
+        for result in results {
+            result.unwrap_or_else(|(topic, code)| panic!("topic {topic} cannot grow: {code}"));
+        }
+        wait_until(&format!("{name} has {total} led partitions"), CALL_WITHIN, || (self.led_partitions(name) == total).then_some(()));
+    }
+
+    /// Deletes the records of a partition below `before`, as retention does.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+        let done = futures::executor::block_on(self.admin().delete_records(&list, &options())).expect("an answer of the broker");
+        for element in done.elements() {
+            element.error().unwrap_or_else(|error| panic!("records of {topic}/{partition} cannot be deleted: {error}"));
+        }
+    }
+
+    /// Deletes consumer groups, and with them what they have committed.
+    pub fn delete_group(&self, group: &str) {
+        let results = futures::executor::block_on(self.admin().delete_groups(&[group], &options())).expect("an answer of the coordinator");
+        for result in results {
+            result.unwrap_or_else(|(name, code)| panic!("group {name} cannot be deleted: {code}"));
+        }
+    }
+
+    /// What a group has committed, by partition; partitions without a commit are absent.
+    pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+        let consumer = self.consumer(group);
+        let list = self.partition_list(&consumer, topic);
+        let committed = consumer.committed_offsets(list, CALL_WITHIN).unwrap_or_else(|error| panic!("offsets of {group}: {error}"));
+        let known = committed.elements().into_iter().filter_map(|element| Some((element.partition(), element.offset().to_raw()?)));
+        known.filter(|(_, offset)| *offset >= 0).collect()
+    }
+
+    /// The end of each partition's log: the offset of the next record.
+    pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
+        self.watermarks(topic).into_iter().map(|(partition, (_, high))| (partition, high)).collect()
+    }
+
+    /// First offset and end of each partition's log.
+    pub fn watermarks(&self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
+        let consumer = self.consumer("drover-test-look-up");
+        let partitions = self.partition_list(&consumer, topic).elements().into_iter().map(|element| element.partition()).collect::<Vec<_>>();
+        let look =
+            |partition| consumer.fetch_watermarks(topic, partition, CALL_WITHIN).unwrap_or_else(|error| panic!("{topic}/{partition}: {error}"));
+        partitions.into_iter().map(|partition| (partition, look(partition))).collect()
+    }
+
+    /// Every record that the topic holds now, by an independent consumer that joins no group.
+    pub fn read_all(&self, topic: &str) -> Vec<ReadRecord> {
+        let consumer = self.consumer("drover-test-read");
+        let mut missing = BTreeMap::new();
+        let mut list = TopicPartitionList::new();
+        for (partition, (low, high)) in self.watermarks(topic) {
+            if high > low {
+                list.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
+                missing.insert(partition, high);
+            }
+        }
+        consumer.assign(&list).expect("an assignment");
+        let mut records = Vec::new();
+        wait_until(&format!("all records of {topic} have been read"), Duration::from_secs(120), || {
+            while !missing.is_empty() {
+                let message = consumer.poll(Duration::from_millis(200))?;
+                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
+                records.push(ReadRecord { partition: message.partition(), offset: message.offset(), value: message.payload().map(<[u8]>::to_vec) });
+                if missing.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                    missing.remove(&message.partition());
+                }
+            }
+            Some(())
+        });
+        records
+    }
+
+    /// How many members a group has now.
+    pub fn group_members(&self, group: &str) -> usize {
+        let consumer = self.consumer("drover-test-look-up");
+        let list = consumer.fetch_group_list(Some(group), CALL_WITHIN).unwrap_or_else(|error| panic!("group {group}: {error}"));
+        list.groups().iter().map(|found| found.members().len()).sum()
+    }
+
+    /// The topic's UUID as Kafka's own tool prints it; takes the two seconds that the tool takes.
+    pub fn topic_id(&self, topic: &str) -> String {
+        let text = self.tool("org.apache.kafka.tools.TopicCommand", &["--bootstrap-server", &self.bootstrap(), "--describe", "--topic", topic]);
+        let after = text.split_once("TopicId:").unwrap_or_else(|| panic!("no TopicId in {text}")).1;
+        after.split_whitespace().next().expect("an id").to_owned()
+    }
+
+    /// Runs one of Kafka's command line tools by its class and returns what it prints.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let mut command = self.java_command("-Xmx128m");
+        command.arg("-XX:TieredStopAtLevel=1").arg(class).args(arguments);
+        let output = command.output().unwrap_or_else(|error| panic!("{class}: {error}"));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{class} {arguments:?} ended with {}: {printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        printed
+    }
+
+    /// CPU seconds of the broker's current life; 0 while it is stopped.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.process.lock().expect("no panic while looking").as_ref().map_or(0.0, Process::cpu_seconds)
+    }
+
+    /// The last lines of the broker's log.
+    pub fn log_tail(&self) -> String {
+        super::process::tail(&self.folder.path().join("kafka.log"), 60)
+    }
+
+    /// A client configuration for this broker.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap()).set("allow.auto.create.topics", "false");
+        config
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        let mut config = self.client();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("auto.offset.reset", "error").set("isolation.level", "read_committed");
+        config.create().expect("a consumer")
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    fn led_partitions(&self, topic: &str) -> usize {
+        let consumer = self.consumer("drover-test-look-up");
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), CALL_WITHIN) else { return 0 };
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        partitions.filter(|partition| partition.leader() >= 0 && partition.error().is_none()).count()
+    }
+
+    fn partition_list(&self, consumer: &BaseConsumer, topic: &str) -> TopicPartitionList {
+        let metadata = consumer.fetch_metadata(Some(topic), CALL_WITHIN).unwrap_or_else(|error| panic!("metadata of {topic}: {error}"));
+        let mut list = TopicPartitionList::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            list.add_partition(topic, partition.id());
+        }
+        list
+    }
+
+    fn java_command(&self, heap: &str) -> Command {
+        let mut command = Command::new(&self.java);
+        command.env_remove("JAVA_TOOL_OPTIONS").arg(heap).arg("-cp").arg(format!("{}/lib/*", self.home.display()));
+        command
+    }
+
+    fn format(&self) -> Result<(), String> {
+        // Kafka's ids must not begin with a dash, which its own command line would take for an option; 'd' in front keeps the 16 bytes.
+        let mut bytes: [u8; 16] = rand::random();
+        bytes[0] = 0x74;
+        let cluster_id = URL_SAFE_NO_PAD.encode(bytes);
+        let mut command = self.java_command("-Xmx128m");
+        command.arg("-XX:TieredStopAtLevel=1").args([
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            &cluster_id,
+            "-c",
+            "server.properties",
+        ]);
+        let mut process = Process::start(&self.folder, "format", command);
+        match process.wait(START_WITHIN) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("Kafka's log folder cannot be formatted ({status}):\n{}", process.log_tail())),
+            None => Err(format!("Kafka's log folder was not formatted within {START_WITHIN:?}:\n{}", process.log_tail())),
+        }
+    }
+
+    fn launch(&self) -> Result<(), String> {
+        let mut command = self.java_command("-Xmx1g");
+        let logging = self.folder.path().join("log4j2.properties");
+        command.arg("-Xms256m").arg(format!("-Dlog4j2.configurationFile={}", logging.display())).args(["kafka.Kafka", "server.properties"]);
+        let mut process = Process::start(&self.folder, "kafka", command);
+        let consumer = self.consumer("drover-test-look-up");
+        let outcome = try_wait_until(START_WITHIN, || {
+            if let Some(status) = process.ended() {
+                return Some(Err(format!("Kafka ended with {status} while starting:\n{}", process.log_tail())));
+            }
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(2)).ok()?;
+            (!metadata.brokers().is_empty()).then_some(Ok(()))
+        });
+        outcome.unwrap_or_else(|| Err(format!("Kafka does not answer within {START_WITHIN:?}:\n{}", process.log_tail())))?;
+        *self.process.lock().expect("no panic while starting") = Some(process);
+        Ok(())
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(CALL_WITHIN)).operation_timeout(Some(CALL_WITHIN))
+}
+
+const LOGGING: &str = "\
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=[%d] %p %m (%c)%n
+rootLogger.level=INFO
+rootLogger.appenderRef.console.ref=console
+";
+
+/// Internal topics are small so that the broker starts quickly; short sessions are allowed so that tests of dead members need not wait.
+fn properties(folder: &RunFolder, port: u16, controller_port: u16) -> String {
+    let logs = folder.path().join("logs");
+    format!(
+        "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.min.heartbeat.interval.ms=500
+log.cleaner.dedupe.buffer.size=16777216
+file.delete.delay.ms=1000
+message.max.bytes=16777216
+",
+        logs.display()
+    )
+}

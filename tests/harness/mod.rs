@@ -1,0 +1,26 @@
+//! What the tests share: real servers without containers, the program as a process, a producer that keeps a ledger, and the checker of drover's promise.
+//!
+//! Guarantees: every started process ends with the test process, however that one ends (a watchdog per folder); nothing is left in the temporary folder; waiting is always on a
+//! condition with a deadline ([`wait::wait_until`]). Owns ports, folders and process ids. Does not decide what a test expects.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | waiting | [`wait`] |
+//! | folders, ports, processes, signals | [`process`] |
+//! | one Kafka, one Elasticsearch, shared by the tests of a binary or held alone | [`servers`] |
+//! | topics, offsets, reading back | [`kafka`] |
+//! | producing with a ledger | [`producer`] |
+//! | indices and documents | [`elasticsearch`] |
+//! | complete, single, commit-safe, right content | [`checker`] |
+//! | the program under test | [`drover`] |
+#![allow(dead_code, reason = "each test target uses its own part")]
+
+pub mod checker;
+pub mod drover;
+pub mod elasticsearch;
+pub mod http;
+pub mod kafka;
+pub mod process;
+pub mod producer;
+pub mod servers;
+pub mod wait;

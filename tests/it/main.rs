@@ -1,0 +1,5 @@
+//! The hermetic tests: no server, no network beyond loopback, quick.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod layering;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -51,6 +52,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Listen on an address that others can reach although there are no tokens.
     pub insecure: bool,
+    /// Whether brokers are asked for topic UUIDs. librdkafka's mock cluster has none and never answers.
+    pub topic_ids: bool,
 }
 
 /// How a run ended.
@@ -129,30 +132,41 @@ pub fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
-/// Runs until a signal asks it to stop, and then stops in order.
-pub async fn run(loaded: Loaded, options: Options) -> Result<End, StartError> {
+/// Runs until `signals` yields the name of a signal, and then stops in order; the next one ends it at once.
+pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item = &'static str> + Unpin) -> Result<End, StartError> {
     let config = &loaded.config;
     let address = options.listen.unwrap_or(config.listen);
     refuse_what_is_not_there(config, address, options.insecure)?;
     for warning in &loaded.warnings {
         warn!(path = warning.path, line = warning.line, detail = warning.detail, "configuration warning");
     }
-    let mut signals = Signals::new().map_err(|source| StartError::Setup { part: "signal handling", source: source.into() })?;
     let listener = std::net::TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
     let running = start(&loaded, &options, listener)?;
     info!(address = %address, instance = running.instance, topics = config.topics.len(), "drover is up");
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        () = running.supervisors_ended() => "the end of a supervisor",
-    };
-    info!(signal, "stopping");
+    tokio::select! {
+        signal = signals.next() => info!(signal, "stopping"),
+        () = running.supervisors_ended() => error!("a supervisor has ended by itself, stopping"),
+    }
     tokio::select! {
         end = running.stop(config.supervision.shutdown_timeout) => Ok(end),
-        signal = signals.next() => {
+        Some(signal) = signals.next() => {
             warn!(signal, "told to stop a second time, leaving at once");
             Ok(End::Leftovers)
         }
     }
+}
+
+/// The signals that ask this process to stop: SIGTERM and SIGINT.
+pub fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(futures::stream::poll_fn(move |context| {
+        if terminate.poll_recv(context).is_ready() {
+            return std::task::Poll::Ready(Some("SIGTERM"));
+        }
+        interrupt.poll_recv(context).map(|_| Some("SIGINT"))
+    }))
 }
 
 /// What the configuration may say and this version does not do is refused, rather than left out silently.
@@ -175,26 +189,6 @@ fn refuse_what_is_not_there(config: &Config, address: SocketAddr, insecure: bool
         return Err(StartError::OpenToOthers(address));
     }
     Ok(())
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 /// The parts of a running instance, as far as stopping needs them.
@@ -225,7 +219,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     };
     let setup = |part: &'static str| move |error: Box<dyn std::error::Error + Send + Sync>| StartError::Setup { part, source: error };
     let (sink, sink_handle, sink_stats) = ElasticsearchSink::new(sink_config).map_err(|error| setup("elasticsearch")(error.into()))?;
-    let lookups = Lookups::new(&config.kafka, true).map_err(|error| setup("kafka")(error.into()))?;
+    let lookups = Lookups::new(&config.kafka, options.topic_ids).map_err(|error| setup("kafka")(error.into()))?;
     let bodies = sink_config.max_bytes * sink_config.in_flight as u64;
     let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies));
     let sink_of_consumer = sink_handle.clone();

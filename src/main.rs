@@ -95,7 +95,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         }
     };
     start_logging(loaded.config.log_level.as_deref());
-    let options = app::Options { config_path: arguments.config, listen: arguments.listen, insecure: arguments.insecure };
+    let options = app::Options { config_path: arguments.config, listen: arguments.listen, insecure: arguments.insecure, topic_ids: true };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(app::worker_threads()).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -104,7 +104,11 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(app::run(loaded, options)) {
+    let result = runtime.block_on(async {
+        let signals = app::signals().map_err(|source| app::StartError::Setup { part: "signal handling", source: source.into() })?;
+        app::run(loaded, options, signals).await
+    });
+    match result {
         Ok(app::End::Clean) => ExitCode::SUCCESS,
         Ok(app::End::Leftovers) => ExitCode::FAILURE,
         Err(error) => {

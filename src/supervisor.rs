@@ -322,3 +322,6 @@ impl<W: Work> SupervisorHandle<W> {
         self.view.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

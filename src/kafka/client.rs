@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
@@ -81,30 +81,16 @@ pub(super) enum GroupEvent {
     Revoke(Vec<(String, i32)>),
 }
 
-/// The result of one commit.
-#[derive(Debug, Clone)]
-pub(super) struct Committed {
-    /// Topic, partition, offset.
-    pub(super) offsets: Vec<(String, i32, i64)>,
-    /// Whether the brokers took it.
-    pub(super) is_ok: bool,
-}
-
 /// Gathers events while the consumer polls; the thread takes them right after. librdkafka waits with the rebalance until assign or unassign is called, which need not happen inside the callback.
 #[derive(Default)]
 pub(super) struct Events {
     group: Mutex<Vec<GroupEvent>>,
-    commits: Mutex<Vec<Committed>>,
     closing: AtomicBool,
 }
 
 impl Events {
     pub(super) fn take_group(&self) -> Vec<GroupEvent> {
         std::mem::take(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn take_commits(&self) -> Vec<Committed> {
-        std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on partitions are given back without asking: the consumer is being closed.
@@ -142,25 +128,6 @@ impl ConsumerContext for Events {
         }
         let event = if is_assign { GroupEvent::Assign(list) } else { GroupEvent::Revoke(list) };
         self.group.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let is_ok = result.is_ok();
-        let mut committed = Vec::new();
-        for element in offsets.elements() {
-            if let Offset::Offset(offset) = element.offset()
-                && element.error().is_ok()
-            {
-                committed.push((element.topic().to_owned(), element.partition(), offset));
-            }
-        }
-        if let Err(error) = result {
-            match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::NoOffset) => {}
-                _ => warn!(error = %error, "a commit failed, the next one covers it"),
-            }
-        }
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(Committed { offsets: committed, is_ok });
     }
 }
 

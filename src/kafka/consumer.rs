@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::budget::Budget;
 use super::chunk::{Chunk, ChunkBuilder};
 use super::client::{self, Events, GroupEvent};
-use super::ffi::{Batch, Message, OwnQueue};
+use super::ffi::{Batch, CommitQueue, CommitResult, Message, OwnQueue};
 use super::handle::{Command, ConsumerHandle, Intake, OpenError, Subscription, Waker};
 use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
@@ -43,6 +43,8 @@ const MAILBOX_CHUNKS: usize = 2;
 const BLOCKED_ALONE: Duration = Duration::from_millis(200);
 /// How often changed watermarks are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the commits before giving partitions back may take.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often positions are published.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one question to the brokers may take on this thread.
@@ -285,8 +287,9 @@ struct Session<'a> {
     next_publish: Instant,
     /// Partitions that fell out of range and could not be moved yet.
     out_of_range: Vec<TopicPartition>,
-    /// Declared before the consumer: it is destroyed first.
+    /// Declared before the consumer: the queues are destroyed first.
     queue: OwnQueue<Events>,
+    commits: CommitQueue<Events>,
     consumer: Arc<BaseConsumer<Events>>,
 }
 
@@ -314,6 +317,7 @@ impl<'a> Session<'a> {
             next_publish: now,
             out_of_range: Vec::new(),
             queue: OwnQueue::new(consumer.clone()),
+            commits: CommitQueue::new(consumer.clone()),
             consumer,
         })
     }
@@ -372,21 +376,8 @@ impl<'a> Session<'a> {
                 GroupEvent::Revoke(list) => self.revoke(&list)?,
             }
         }
-        for result in consumer.client().context().take_commits() {
-            for (topic, partition, offset) in result.offsets {
-                let Some(partition) = self.key(&topic, partition).and_then(|key| self.partitions.get_mut(&key)) else { continue };
-                if result.is_ok {
-                    partition.committed = Some(offset);
-                    partition.committed_at = Some(Timestamp::now());
-                    self.trouble = None;
-                }
-                if partition.commit_sent == Some(offset) {
-                    partition.commit_sent = None;
-                }
-            }
-            if !result.is_ok {
-                self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
-            }
+        while let Some(result) = self.commits.next(Duration::ZERO) {
+            self.note_commit(result);
         }
         Ok(())
     }
@@ -782,7 +773,8 @@ impl<'a> Session<'a> {
         }
         if !is_lost {
             self.await_settled(&keys);
-            self.commit(&keys, CommitMode::Sync);
+            self.commit(&keys);
+            self.await_commits();
         }
         let mut native = TopicPartitionList::with_capacity(list.len());
         let mut paused = TopicPartitionList::new();
@@ -819,24 +811,20 @@ impl<'a> Session<'a> {
         }
         self.next_commit = now + COMMIT_INTERVAL;
         let keys: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
-        self.commit(&keys, CommitMode::Async);
+        self.commit(&keys);
     }
 
     fn commit_all(&mut self) {
         let keys: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
-        self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
-        self.commit(&keys, CommitMode::Sync);
+        self.commit(&keys);
+        self.await_commits();
     }
 
-    /// Commits the watermarks that moved. Each commit carries the topic's id, so that it is recognised when the topic was re-created meanwhile.
-    fn commit(&mut self, keys: &[TopicPartition], mode: CommitMode) {
+    /// Sends a commit of the watermarks that moved. Each commit carries the topic's id, so that it is recognised when the topic was re-created meanwhile.
+    fn commit(&mut self, keys: &[TopicPartition]) {
         let mut offsets = TopicPartitionList::new();
-        let is_sync = matches!(mode, CommitMode::Sync);
         for key in keys {
             let Some(partition) = self.partitions.get_mut(key) else { continue };
-            if is_sync {
-                partition.commit_sent = None;
-            }
             let Some(watermark) = partition.uncommitted() else { continue };
             let mut element = offsets.add_partition(key.topic.as_str(), key.partition);
             if element.set_offset(Offset::Offset(watermark)).is_err() {
@@ -851,26 +839,43 @@ impl<'a> Session<'a> {
             return;
         }
         fail::fail_point!("commit");
-        match self.consumer.commit(&offsets, mode) {
-            Ok(()) if is_sync => self.note_committed(&offsets),
-            Ok(()) => {}
-            Err(error) => {
-                // Nothing is lost: the records are read again, and written again under the same ids.
-                warn!(error = %error, "offsets could not be committed");
-                self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
-            }
+        if let Err(code) = self.commits.send(&offsets) {
+            warn!(code = %code, "offsets could not be committed, the next commit covers them");
+            self.partitions.values_mut().for_each(|partition| partition.commit_sent = None);
         }
     }
 
-    fn note_committed(&mut self, offsets: &TopicPartitionList) {
-        for element in offsets.elements() {
-            let Offset::Offset(offset) = element.offset() else { continue };
-            let Some(partition) = self.key(element.topic(), element.partition()).and_then(|key| self.partitions.get_mut(&key)) else { continue };
-            partition.committed = Some(offset);
-            partition.committed_at = Some(Timestamp::now());
-            partition.commit_sent = None;
+    /// Waits for the results of the commits that are on their way.
+    fn await_commits(&mut self) {
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        while self.partitions.values().any(|partition| partition.commit_sent.is_some()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(result) = self.commits.next(left) else {
+                // Nothing is lost: the records are read again, and written again under the same ids.
+                warn!("the last commit was not answered");
+                return;
+            };
+            self.note_commit(result);
         }
-        self.changed = true;
+    }
+
+    fn note_commit(&mut self, result: CommitResult) {
+        if let Some(code) = result.error {
+            warn!(code = %code, "a commit failed, the next one covers it");
+        }
+        for (topic, number, offset, error) in result.offsets {
+            let Some(partition) = self.key(&topic, number).and_then(|key| self.partitions.get_mut(&key)) else { continue };
+            // An answer to a commit of before this assignment says nothing about it.
+            if partition.commit_sent != Some(offset) {
+                continue;
+            }
+            partition.commit_sent = None;
+            if result.error.is_none() && error.is_none() {
+                partition.committed = Some(offset);
+                partition.committed_at = Some(Timestamp::now());
+                self.changed = true;
+            }
+        }
     }
 
     fn publish_if_due(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! Guarantees, as long as its callers are safe Rust: every message, queue, event and list that librdkafka hands out is destroyed exactly once; a queue ends before its client (it
 //! owns a share of it); nothing that is borrowed from a message outlives it. Owns batch consumption from one own queue, the forwarding of partition
-//! queues to it, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
+//! queues to it, the results of commits, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
 //!
 //! Contract of each call: `rdkafka.h` of librdkafka 2.12. What batches do inside a consumer group was probed: a batch call on the consumer's own queue without our rebalance handling would drop
 //! the assignment, so batches come from a queue of ours only.
@@ -203,6 +203,67 @@ impl<'a> Iterator for Headers<'a> {
             self.index += 1;
             Some((CStr::from_ptr(name).to_bytes(), bytes(value.cast_mut(), length)))
         }
+    }
+}
+
+/// A queue of ours for the results of commits. librdkafka tells the result of a commit only to whom the commit names; without a queue nobody learns of it.
+pub(super) struct CommitQueue<C: ConsumerContext + 'static> {
+    queue: *mut sys::rd_kafka_queue_t,
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+/// The result of one commit: the error of the whole, and topic, partition, offset and error of each entry.
+pub(super) struct CommitResult {
+    pub(super) error: Option<RDKafkaErrorCode>,
+    pub(super) offsets: Vec<(String, i32, i64, Option<RDKafkaErrorCode>)>,
+}
+
+impl<C: ConsumerContext + 'static> CommitQueue<C> {
+    /// A new, empty queue of `consumer`'s client.
+    pub(super) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
+        // SAFETY: as in `OwnQueue::new`.
+        let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Self { queue, consumer }
+    }
+
+    /// Sends a commit; its result comes to this queue.
+    pub(super) fn send(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: client, list and queue are valid; librdkafka copies the list. Without a callback the result is an event on the queue.
+        let error = unsafe { sys::rd_kafka_commit_queue(self.consumer.client().native_ptr(), offsets.ptr(), self.queue, None, ptr::null_mut()) };
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(error.into()) }
+    }
+
+    /// The next result, waited for at most `timeout`.
+    pub(super) fn next(&self, timeout: Duration) -> Option<CommitResult> {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is valid; the event is destroyed after its content was copied; the list belongs to the event.
+        unsafe {
+            let event = sys::rd_kafka_queue_poll(self.queue, timeout_ms);
+            if event.is_null() {
+                return None;
+            }
+            let code = sys::rd_kafka_event_error(event);
+            let error = (code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| code.into());
+            let mut offsets = Vec::new();
+            let list = sys::rd_kafka_event_topic_partition_list(event);
+            if !list.is_null() {
+                let count = usize::try_from((*list).cnt).unwrap_or(0);
+                for index in 0..count {
+                    let element = &*(*list).elems.add(index);
+                    let failed = (element.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| element.err.into());
+                    offsets.push((text(element.topic), element.partition, element.offset, failed));
+                }
+            }
+            sys::rd_kafka_event_destroy(event);
+            Some(CommitResult { error, offsets })
+        }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for CommitQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: as in `OwnQueue`.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
     }
 }
 

@@ -1,8 +1,8 @@
 //! The bulk sink for Elasticsearch and OpenSearch.
 //!
 //! Guarantees: an item is settled only when the server has confirmed it in an answer that is whole; an item is given up only for an error that the table of
-//! [`classify`](super::classify) knows as final; everything else is sent again, without a limit of attempts, and [`SinkHealth`] says why. Only failed items are sent again. Items of different
-//! segments share requests, their fates are separate. A restarted [`run`](ElasticsearchSink::run) answers what was in work with [`Outcome::Lost`](super::Outcome::Lost) and goes on with
+//! `sink::classify` knows as final; everything else is sent again, without a limit of attempts, and [`SinkHealth`] says why. Only failed items are sent again. Items of different
+//! segments share requests, their fates are separate. A restarted [`run`](ElasticsearchSink::run) answers what was in work with [`Outcome::Lost`] and goes on with
 //! the queue. Owns gathering, requests, retries and the sink's health. Does not know Kafka, offsets or dead letters.
 //!
 //! How a segment goes through: it is gathered with others until a body is full, or the first of them has waited for `linger`, or one is in a `hurry`; the batch is sent
@@ -782,6 +782,18 @@ mod tests {
         assert_eq!(seen[0].headers["content-type"], "application/x-ndjson");
         assert!(!seen[0].headers.contains_key("x-elastic-client-meta"));
         assert_eq!(bench.stats.totals().requests["ok"], 1);
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn compressed_bodies_arrive_whole() {
+        let server = StubServer::start().await;
+        let mut bench = Bench::start(&ElasticsearchConfig { compression: Compression::Gzip, ..configuration(vec![server.url()]) });
+        bench.submit(1, "a", &["compressible"; 1000]).await;
+        assert_eq!(bench.outcome().await, (1, settled(0)));
+        let seen = server.seen();
+        assert_eq!(seen[0].headers["content-encoding"], "gzip");
+        assert!(server.document_count() == 1000 && seen[0].bytes < 20_000, "{} bytes", seen[0].bytes);
         bench.end().await;
     }
 

@@ -368,7 +368,8 @@ fn topic_status(input: &TopicInput, tasks: &[Task]) -> TopicStatus {
         dead_lettered_total: sum(tasks, |task| task.dead_lettered_total),
         skipped_total: sum(tasks, |task| task.skipped_total),
         lost_total: sum(tasks, |task| task.lost_total),
-        records_per_second: tasks.iter().map(|task| task.records_per_second).sum(),
+        // An empty sum of floats is -0.0.
+        records_per_second: tasks.iter().map(|task| task.records_per_second).sum::<f64>() + 0.0,
     }
 }
 

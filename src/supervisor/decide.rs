@@ -63,7 +63,7 @@ pub struct Verdict {
 /// Names an end and decides what follows. Every way a life can end is one row.
 pub fn verdict(joined: Joined, kill: Option<Kill>) -> Verdict {
     let (cause, message, next) = match (joined, kill) {
-        (Joined::Panicked { message }, Some(Kill::Requested)) => (ExitCause::Panicked, message, Next::Restart),
+        (Joined::Panicked { message }, Some(Kill::Requested | Kill::Unwanted)) => (ExitCause::Panicked, message, Next::Restart),
         (Joined::Panicked { message }, _) => (ExitCause::Panicked, message, Next::Backoff),
         (Joined::Returned, None) => (ExitCause::Completed, "the task returned although its stream has no end".to_owned(), Next::Backoff),
         (Joined::Failed { message, fatal: Some(code) }, None) => (ExitCause::Error, message, Next::Fail(code)),
@@ -142,6 +142,7 @@ mod tests {
             (panicked(), Some(Kill::Requested), ExitCause::Panicked, Next::Restart),
             (Joined::Returned, Some(Kill::Stalled), ExitCause::Stalled, Next::Backoff),
             (Joined::Aborted, Some(Kill::Stalled), ExitCause::Stalled, Next::Backoff),
+            (panicked(), Some(Kill::Unwanted), ExitCause::Panicked, Next::Restart),
             (panicked(), Some(Kill::Stalled), ExitCause::Panicked, Next::Backoff),
             (Joined::Returned, Some(Kill::Unwanted), ExitCause::Cancelled, Next::Restart),
             (Joined::Aborted, Some(Kill::Unwanted), ExitCause::Cancelled, Next::Restart),

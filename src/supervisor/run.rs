@@ -1,8 +1,9 @@
 //! The actor that owns the lives: it alone starts, kills and joins them, and publishes what it sees.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::decide::{self, CrashPlace, Joined, Kill, Next};
-use super::ledger::{Entry, Ledger};
+use super::ledger::{Entry, Ledger, LedgerError};
 use super::{Command, Progress, Ready, RestartError, Settings, SlotView, SupervisorHandle, TaskContext, TaskError, View, Work};
 use crate::status::{Exit, ExitCause, ReasonCode, TaskState};
 
@@ -23,6 +24,10 @@ use crate::status::{Exit, ExitCause, ReasonCode, TaskState};
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// Views are published at most this often; a storm of transitions is one view.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(10);
+/// The pause between two views is at least so many times what the last one took to build: with ten thousand keys that is some milliseconds.
+const PUBLISH_SHARE: u32 = 10;
+/// What aborted lives get to come to their next await, and a slow ledger to finish, once the time for stopping is over.
+const LAST_GRACE: Duration = Duration::from_millis(500);
 /// Ends that are kept for each key.
 const RECENT_EXITS: usize = 10;
 
@@ -34,8 +39,8 @@ enum Phase {
     Starting(Life),
     /// At work.
     Running(Life),
-    /// Told to end; joined or aborted before anything else happens to the key.
-    Ending { life: Life, kill: Kill, abort_at: Instant },
+    /// Told to end; joined or aborted before anything else happens to the key. With `at_once` someone acted meanwhile, and the next life has no backoff.
+    Ending { life: Life, kill: Kill, abort_at: Instant, at_once: bool },
     /// Waits to start again.
     Backoff { until: Instant },
     /// Given up.
@@ -55,8 +60,6 @@ struct Life {
 struct Slot<W: Work> {
     /// `None` once the key is not wanted: the slot goes when its life has ended.
     wanted: Option<W::Spec>,
-    /// The spec of the present life.
-    running: Option<W::Spec>,
     phase: Phase,
     since_at: Timestamp,
     incarnation: u64,
@@ -79,11 +82,16 @@ pub struct Supervisor<W: Work> {
     past: BTreeMap<W::Key, (u64, Entry)>,
     known: BTreeMap<String, Entry>,
     queue: VecDeque<W::Key>,
+    /// Exactly the keys in [`Phase::Starting`].
+    starting: BTreeSet<W::Key>,
+    /// When backoffs end and aborts are due. A time that no longer applies stays until it has come and does nothing then.
+    timers: BTreeSet<(Instant, W::Key)>,
     lives: JoinSet<Result<(), TaskError>>,
     keys: HashMap<tokio::task::Id, W::Key>,
     wake: Arc<Notify>,
     unsaved: BTreeSet<W::Key>,
     changed: bool,
+    publish_at: Instant,
 }
 
 impl<W: Work> Supervisor<W> {
@@ -91,8 +99,9 @@ impl<W: Work> Supervisor<W> {
     pub fn new(name: &'static str, work: Arc<W>, settings: Settings, ledger: Arc<dyn Ledger>) -> (Self, SupervisorHandle<W>) {
         let (sender, commands) = mpsc::unbounded_channel();
         let (view, views) = watch::channel(Arc::new(BTreeMap::new()));
-        let known = ledger.load().unwrap_or_else(|error| {
-            error!(supervisor = name, error = %error, "the restart ledger cannot be read, counts begin again");
+        let loaded = catch_unwind(AssertUnwindSafe(|| ledger.load())).unwrap_or_else(|payload| Err(panicked("reading it", payload.as_ref())));
+        let known = loaded.unwrap_or_else(|error| {
+            error!(supervisor = name, error = %error, cause = %error.source, "the restart ledger cannot be read, counts begin again");
             BTreeMap::new()
         });
         let supervisor = Self {
@@ -106,11 +115,14 @@ impl<W: Work> Supervisor<W> {
             past: BTreeMap::new(),
             known,
             queue: VecDeque::new(),
+            starting: BTreeSet::new(),
+            timers: BTreeSet::new(),
             lives: JoinSet::new(),
             keys: HashMap::new(),
             wake: Arc::new(Notify::new()),
             unsaved: BTreeSet::new(),
             changed: false,
+            publish_at: Instant::now(),
         };
         (supervisor, SupervisorHandle { commands: sender, view: views })
     }
@@ -121,17 +133,15 @@ impl<W: Work> Supervisor<W> {
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut saving: Option<BoxFuture<'static, ()>> = None;
-        let mut published = Instant::now();
         let (reply, timeout) = loop {
             self.start_queued();
-            if self.changed && published.elapsed() >= PUBLISH_INTERVAL {
+            if self.changed && Instant::now() >= self.publish_at {
                 self.publish();
-                published = Instant::now();
             }
             if saving.is_none() {
                 saving = self.next_save();
             }
-            let timer = self.next_timer(published);
+            let timer = self.next_timer();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Apply(wanted)) => self.apply(wanted),
@@ -167,10 +177,11 @@ impl<W: Work> Supervisor<W> {
     }
 
     fn add(&mut self, key: W::Key, spec: W::Spec) {
-        let (incarnation, entry) = self.past.remove(&key).unwrap_or_else(|| (0, self.known.remove(&key.to_string()).unwrap_or_default()));
+        let (incarnation, mut entry) = self.past.remove(&key).unwrap_or_else(|| (0, self.known.remove(&key.to_string()).unwrap_or_default()));
+        // It starts at once, whatever it waited for before it was removed or the process ended.
+        entry.next_restart_at = None;
         let slot = Slot {
             wanted: Some(spec),
-            running: None,
             phase: Phase::Queued,
             since_at: Timestamp::now(),
             incarnation,
@@ -194,9 +205,9 @@ impl<W: Work> Supervisor<W> {
         }
         slot.wanted = spec;
         self.changed = true;
-        match &slot.phase {
+        match &mut slot.phase {
             Phase::Starting(_) | Phase::Running(_) => self.kill(key, Kill::Unwanted),
-            Phase::Ending { .. } => {}
+            Phase::Ending { at_once, .. } => *at_once = true,
             Phase::Queued | Phase::Backoff { .. } | Phase::Failed if unwanted => self.forget(key),
             Phase::Queued => {}
             // A new spec is a new chance.
@@ -207,9 +218,10 @@ impl<W: Work> Supervisor<W> {
     fn restart(&mut self, key: &W::Key) -> Result<u64, RestartError> {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.wanted.is_some()) else { return Err(RestartError::Unknown) };
         let next = slot.incarnation + 1;
-        match &slot.phase {
+        match &mut slot.phase {
             Phase::Starting(_) | Phase::Running(_) => self.kill(key, Kill::Requested),
-            Phase::Ending { .. } | Phase::Queued => {}
+            Phase::Ending { at_once, .. } => *at_once = true,
+            Phase::Queued => {}
             Phase::Backoff { .. } | Phase::Failed => {
                 self.count_restart(key, ExitCause::Requested);
                 self.enqueue(key);
@@ -224,8 +236,10 @@ impl<W: Work> Supervisor<W> {
         match std::mem::replace(&mut slot.phase, Phase::Queued) {
             Phase::Starting(life) | Phase::Running(life) => {
                 life.cancel.cancel();
-                slot.phase = Phase::Ending { life, kill, abort_at };
+                slot.phase = Phase::Ending { life, kill, abort_at, at_once: false };
                 slot.since_at = Timestamp::now();
+                self.starting.remove(key);
+                self.timers.insert((abort_at, key.clone()));
             }
             other => slot.phase = other,
         }
@@ -251,16 +265,16 @@ impl<W: Work> Supervisor<W> {
     }
 
     fn start_queued(&mut self) {
-        let mut starting = self.slots.values().filter(|slot| matches!(slot.phase, Phase::Starting(_))).count();
-        while starting < self.settings.starts_at_once {
+        while self.starting.len() < self.settings.starts_at_once {
             let Some(key) = self.queue.pop_front() else { return };
-            starting += usize::from(self.start(&key));
+            self.start(&key);
         }
     }
 
-    fn start(&mut self, key: &W::Key) -> bool {
-        let Some(slot) = self.slots.get_mut(key) else { return false };
-        let Some(spec) = slot.wanted.clone().filter(|_| matches!(slot.phase, Phase::Queued)) else { return false };
+    /// Starts a queued key. One that left the queue's phase since it was queued has nothing to start.
+    fn start(&mut self, key: &W::Key) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(spec) = slot.wanted.clone().filter(|_| matches!(slot.phase, Phase::Queued)) else { return };
         slot.incarnation += 1;
         let cancel = CancellationToken::new();
         let ready = Arc::new(Ready { is_ready: false.into(), wake: self.wake.clone() });
@@ -273,30 +287,33 @@ impl<W: Work> Supervisor<W> {
         };
         let work = self.work.clone();
         let life_key = key.clone();
-        let life_spec = spec.clone();
         // Making the future is inside the task too, so that a panic there is a panic of the life.
-        let abort = self.lives.spawn(async move { work.run(life_key, life_spec, context).await });
+        let abort = self.lives.spawn(async move { work.run(life_key, spec, context).await });
         self.keys.insert(abort.id(), key.clone());
         let settled = slot.progress.settled();
         let now = Instant::now();
-        slot.running = Some(spec);
         slot.phase = Phase::Starting(Life { cancel, abort, ready, began: now, settled_at_begin: settled, settled, moved: now });
         slot.since_at = Timestamp::now();
+        self.starting.insert(key.clone());
         self.changed = true;
         debug!(supervisor = self.name, key = %key, incarnation = slot.incarnation, care = ?slot.place.care, "task starts");
-        true
     }
 
     fn note_ready(&mut self) {
-        for slot in self.slots.values_mut() {
-            let is_ready = matches!(&slot.phase, Phase::Starting(life) if life.ready.is_ready.load(std::sync::atomic::Ordering::Acquire));
-            if !is_ready {
-                continue;
-            }
-            if let Phase::Starting(life) = std::mem::replace(&mut slot.phase, Phase::Queued) {
-                slot.phase = Phase::Running(life);
-                slot.since_at = Timestamp::now();
-                self.changed = true;
+        for key in std::mem::take(&mut self.starting) {
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            match std::mem::replace(&mut slot.phase, Phase::Queued) {
+                Phase::Starting(mut life) if life.ready.is_ready.load(Ordering::Acquire) => {
+                    // Nothing could stall before: the time of the start is no part of a stall.
+                    life.moved = Instant::now();
+                    slot.phase = Phase::Running(life);
+                    slot.since_at = Timestamp::now();
+                    self.changed = true;
+                }
+                other => {
+                    slot.phase = other;
+                    self.starting.insert(key);
+                }
             }
         }
     }
@@ -320,9 +337,10 @@ impl<W: Work> Supervisor<W> {
     /// The life of `key` is over, completely.
     fn ended(&mut self, key: &W::Key, joined: Joined) {
         let Some(slot) = self.slots.get_mut(key) else { return };
-        let kill = match &slot.phase {
-            Phase::Ending { kill, .. } => Some(*kill),
-            _ => None,
+        self.starting.remove(key);
+        let (kill, at_once) = match &slot.phase {
+            Phase::Ending { kill, at_once, .. } => (Some(*kill), *at_once),
+            _ => (None, false),
         };
         let verdict = decide::verdict(joined, kill);
         let is_crash = verdict.cause == ExitCause::Panicked || (verdict.cause == ExitCause::Error && verdict.next == Next::Backoff);
@@ -330,7 +348,6 @@ impl<W: Work> Supervisor<W> {
         if is_crash {
             slot.place = slot.place.crashed(slot.progress.watermark(), offset, slot.place.care, self.settings.crash_loop_after);
         }
-        slot.running = None;
         if verdict.cause != ExitCause::Cancelled {
             let exit = Exit { at: Timestamp::now(), cause: verdict.cause, message: verdict.message.clone(), offset };
             match verdict.cause {
@@ -352,7 +369,8 @@ impl<W: Work> Supervisor<W> {
         if is_failure {
             slot.entry.consecutive_failures = slot.entry.consecutive_failures.saturating_add(1);
         }
-        match verdict.next {
+        let next = if at_once { Next::Restart } else { verdict.next };
+        match next {
             Next::Fail(code) => {
                 slot.phase = Phase::Failed;
                 slot.failure = Some(code);
@@ -365,7 +383,9 @@ impl<W: Work> Supervisor<W> {
             }
             Next::Backoff => {
                 let pause = decide::backoff(&self.settings, slot.entry.consecutive_failures, rand::random());
-                slot.phase = Phase::Backoff { until: Instant::now() + pause };
+                let until = Instant::now() + pause;
+                slot.phase = Phase::Backoff { until };
+                self.timers.insert((until, key.clone()));
                 slot.since_at = Timestamp::now();
                 slot.entry.next_restart_at = SignedDuration::try_from(pause).ok().and_then(|pause| Timestamp::now().checked_add(pause).ok());
                 self.count_restart(key, verdict.cause);
@@ -414,93 +434,139 @@ impl<W: Work> Supervisor<W> {
     /// Does what has become due: restarts after backoff, aborts of lives that did not end.
     fn due(&mut self) {
         let now = Instant::now();
-        let mut restarts = Vec::new();
-        for (key, slot) in &mut self.slots {
+        while let Some((at, key)) = self.timers.pop_first() {
+            if at > now {
+                self.timers.insert((at, key));
+                return;
+            }
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
             match &mut slot.phase {
-                Phase::Backoff { until } if *until <= now => restarts.push(key.clone()),
-                Phase::Ending { life, abort_at, .. } if *abort_at <= now => {
-                    life.abort.abort();
-                    *abort_at = now + self.settings.abort_after;
-                }
+                Phase::Backoff { until } if *until <= now => self.enqueue(&key),
+                Phase::Ending { life, abort_at, .. } if *abort_at <= now => life.abort.abort(),
                 _ => {}
             }
         }
-        for key in restarts {
-            self.enqueue(&key);
-        }
     }
 
-    fn next_timer(&self, published: Instant) -> Instant {
-        let mut next = Instant::now() + Duration::from_secs(3600);
-        if self.changed {
-            next = next.min(published + PUBLISH_INTERVAL);
-        }
-        for slot in self.slots.values() {
-            match &slot.phase {
-                Phase::Backoff { until } => next = next.min(*until),
-                Phase::Ending { abort_at, .. } => next = next.min(*abort_at),
-                _ => {}
-            }
-        }
-        next
+    fn next_timer(&self) -> Instant {
+        let idle = Instant::now() + Duration::from_secs(3600);
+        let due = self.timers.first().map_or(idle, |(at, _)| *at);
+        if self.changed { due.min(self.publish_at) } else { due }
     }
 
+    /// A write of everything that is unsaved; `None` when nothing is.
     fn next_save(&mut self) -> Option<BoxFuture<'static, ()>> {
-        let key = self.unsaved.pop_first()?;
-        let entry = match self.slots.get(&key) {
-            Some(slot) => slot.entry.clone(),
-            None => self.past.get(&key)?.1.clone(),
-        };
-        let ledger = self.ledger.clone();
-        Some(Box::pin(async move {
-            let name = key.to_string();
-            let save = AssertUnwindSafe(ledger.save(&name, &entry)).catch_unwind().await;
-            match save {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => error!(key = name, error = %error, "the restart ledger cannot be written, counts may be lost with the process"),
-                Err(_) => error!(key = name, "writing the restart ledger panicked"),
+        if self.unsaved.is_empty() {
+            return None;
+        }
+        let mut entries = Vec::with_capacity(self.unsaved.len());
+        for key in std::mem::take(&mut self.unsaved) {
+            let current = self.slots.get(&key).map(|slot| &slot.entry);
+            if let Some(entry) = current.or_else(|| self.past.get(&key).map(|(_, entry)| entry)) {
+                entries.push((key.to_string(), entry.clone()));
             }
-        }))
+        }
+        Some(Box::pin(save(self.name, self.ledger.clone(), entries)))
     }
 
     fn publish(&mut self) {
+        let began = Instant::now();
         self.changed = false;
         let view = self.slots.iter().map(|(key, slot)| (key.clone(), slot.view())).collect();
         self.view.send_replace(Arc::new(view));
+        let now = Instant::now();
+        self.publish_at = now + PUBLISH_INTERVAL.max(now.duration_since(began) * PUBLISH_SHARE);
     }
 
     /// Ends all lives, saves what is unsaved, and answers who did not end in time.
     async fn stop(mut self, reply: Option<oneshot::Sender<Vec<W::Key>>>, timeout: Duration, saving: Option<BoxFuture<'static, ()>>) {
         let deadline = Instant::now() + timeout;
+        let mut replies: Vec<_> = reply.into_iter().collect();
         let keys: Vec<W::Key> = self.slots.keys().cloned().collect();
         for key in &keys {
             self.want(key, None);
         }
         self.publish();
-        while !self.lives.is_empty() {
-            match tokio::time::timeout_at(deadline, self.lives.join_next_with_id()).await {
-                Ok(Some(joined)) => self.joined(joined),
-                Ok(None) => break,
-                Err(_) => {
-                    // One more chance for lives that only wait: an abort ends them at their next await.
-                    self.lives.abort_all();
-                    break;
-                }
-            }
-        }
+        self.join_lives(deadline, &mut replies).await;
         let leftovers: Vec<W::Key> = self.slots.keys().cloned().collect();
-        if let Some(save) = saving {
-            save.await;
+        if !leftovers.is_empty() {
+            self.lives.abort_all();
+            self.join_lives(Instant::now() + LAST_GRACE, &mut replies).await;
         }
-        while let Some(save) = self.next_save() {
-            save.await;
+        let saves_end = deadline.max(Instant::now() + LAST_GRACE);
+        let saves = async {
+            if let Some(save) = saving {
+                save.await;
+            }
+            if let Some(save) = self.next_save() {
+                save.await;
+            }
+        };
+        if tokio::time::timeout_at(saves_end, saves).await.is_err() {
+            error!(supervisor = self.name, "the restart ledger was not written in time, the last counts may be lost");
         }
         self.publish();
-        if let Some(reply) = reply {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            refuse(command, &mut replies);
+        }
+        for reply in replies {
             // Nobody waiting for the answer any more changes nothing.
-            let _ = reply.send(leftovers);
+            let _ = reply.send(leftovers.clone());
         }
     }
+
+    /// Joins lives until there are none or the time is over. Meanwhile views go on and commands are refused.
+    async fn join_lives(&mut self, deadline: Instant, replies: &mut Vec<oneshot::Sender<Vec<W::Key>>>) {
+        while !self.lives.is_empty() {
+            tokio::select! {
+                Some(joined) = self.lives.join_next_with_id() => self.joined(joined),
+                Some(command) = self.commands.recv() => refuse(command, replies),
+                () = tokio::time::sleep_until(self.publish_at), if self.changed => self.publish(),
+                () = tokio::time::sleep_until(deadline) => return,
+            }
+        }
+    }
+}
+
+/// What a supervisor that is stopping does with a command: who asks for the stop too gets the same answer later.
+fn refuse<W: Work>(command: Command<W>, replies: &mut Vec<oneshot::Sender<Vec<W::Key>>>) {
+    match command {
+        Command::Apply(_) => {}
+        Command::Restart(_, reply) => {
+            // Nobody waiting for the answer any more changes nothing.
+            let _ = reply.send(Err(RestartError::Stopped));
+        }
+        Command::Stop(reply, _) => replies.push(reply),
+    }
+}
+
+/// Saves entries. A ledger that fails or panics costs counts and nothing else.
+async fn save(supervisor: &'static str, ledger: Arc<dyn Ledger>, entries: Vec<(String, Entry)>) {
+    let mut saves = Vec::with_capacity(entries.len());
+    // All are handed over before the first is awaited, so that the ledger can write them together.
+    for (key, entry) in &entries {
+        saves.push((key, catch_unwind(AssertUnwindSafe(|| ledger.save(key, entry)))));
+    }
+    let mut failed = 0_usize;
+    let mut first = None;
+    for (key, handed_over) in saves {
+        let result = match handed_over {
+            Ok(save) => AssertUnwindSafe(save).catch_unwind().await.unwrap_or_else(|payload| Err(panicked("writing it", payload.as_ref()))),
+            Err(payload) => Err(panicked("writing it", payload.as_ref())),
+        };
+        if let Err(error) = result {
+            failed += 1;
+            first.get_or_insert((key, error));
+        }
+    }
+    if let Some((key, error)) = first {
+        error!(supervisor, key, failed, error = %error, cause = %error.source, "the restart ledger cannot be written, counts may be lost with the process");
+    }
+}
+
+fn panicked(what: &str, payload: &(dyn std::any::Any + Send)) -> LedgerError {
+    LedgerError { what: format!("{what} panicked"), source: panic_text(payload).into() }
 }
 
 impl<W: Work> Slot<W> {

@@ -15,10 +15,12 @@ use super::process::{Process, RunFolder, User, free_port};
 use super::servers::{fetched, java_home};
 use super::wait::try_wait_until;
 
-/// Three times what it takes on two busy cores.
-const START_WITHIN: Duration = Duration::from_secs(120);
+/// About 12 s on two idle cores, 50 s were seen beside a compiler.
+const START_WITHIN: Duration = Duration::from_secs(180);
 /// A clean stop closes shards and takes a second or two.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How long a new index may have no started shard.
+const AVAILABLE_WITHIN: Duration = Duration::from_secs(30);
 /// Documents of one page of a scan; the server's own limit is 10,000.
 const PAGE: usize = 10_000;
 
@@ -141,6 +143,13 @@ impl Elasticsearch {
         http::send_json(method, &format!("{}{path}", self.url()), body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
+    /// One request that must answer 2xx; repeated while the answer is 503, as it is for a new index whose shards have not started.
+    #[track_caller]
+    fn request_when_available(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let answer = try_wait_until(AVAILABLE_WITHIN, || Some(self.request(method, path, body)).filter(|answer| answer.status != 503));
+        answer.unwrap_or_else(|| panic!("{method} {path} answers 503 for {AVAILABLE_WITHIN:?}")).ok()
+    }
+
     /// Makes everything indexed so far visible in `index` (a name or pattern).
     #[track_caller]
     pub fn refresh(&self, index: &str) {
@@ -151,7 +160,7 @@ impl Elasticsearch {
     #[track_caller]
     pub fn count(&self, index: &str) -> u64 {
         self.refresh(index);
-        let answer = self.request("GET", &format!("/{index}/_count?ignore_unavailable=true"), None).ok().json();
+        let answer = self.request_when_available("GET", &format!("/{index}/_count?ignore_unavailable=true"), None).json();
         answer["count"].as_u64().unwrap_or_else(|| panic!("no count in {answer}"))
     }
 
@@ -160,7 +169,7 @@ impl Elasticsearch {
     pub fn scan(&self, index: &str) -> Vec<Document> {
         self.refresh(index);
         let first = json!({"size": PAGE, "sort": ["_doc"]});
-        let mut answer = self.request("POST", &format!("/{index}/_search?scroll=2m&ignore_unavailable=true"), Some(&first)).ok();
+        let mut answer = self.request_when_available("POST", &format!("/{index}/_search?scroll=2m&ignore_unavailable=true"), Some(&first));
         let mut documents = Vec::new();
         loop {
             let page: Page = serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()));

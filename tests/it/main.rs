@@ -3,3 +3,5 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod layering;
+mod openapi;
+mod sink;

@@ -52,7 +52,7 @@ pub struct RequestView {
     /// Path and query.
     pub target: String,
     pub headers: HeaderMap,
-    /// Bytes of the body.
+    /// Bytes of the body as it was sent.
     pub bytes: usize,
     pub items: Vec<ItemView>,
 }
@@ -304,6 +304,8 @@ async fn bulk(request: Request<Incoming>, state: &State) -> io::Result<Response<
     if types.len() != 1 || types.first().is_none_or(|value| *value != "application/x-ndjson" && *value != "application/json") {
         return Ok(respond(406, "application/json", &format!(r#"{{"error":"Content-Type header {types:?} is not supported","status":406}}"#)));
     }
+    let bytes = body.len();
+    let body = if head.headers.contains_key(CONTENT_ENCODING) { unzip(&body)? } else { body };
     let number = state.requests.fetch_add(1, Ordering::SeqCst);
     let items = match items(&body) {
         Ok(items) => items,
@@ -314,7 +316,7 @@ async fn bulk(request: Request<Incoming>, state: &State) -> io::Result<Response<
     };
     state.items.fetch_add(items.len(), Ordering::SeqCst);
     let target = head.uri.path_and_query().map_or_else(String::new, |target| target.as_str().to_owned());
-    let view = RequestView { number, target, headers: head.headers, bytes: body.len(), items };
+    let view = RequestView { number, target, headers: head.headers, bytes, items };
     let script = lock(&state.script).clone();
     let mut answer = script(&view);
     if *lock(&state.remember) {
@@ -362,6 +364,12 @@ async fn follow(answer: Answer, view: &RequestView, state: &State) -> io::Result
         Answer::Hang => std::future::pending().await,
         Answer::After(..) => unreachable!("waited for before"),
     }
+}
+
+fn unzip(body: &[u8]) -> io::Result<Bytes> {
+    let mut plain = Vec::new();
+    io::Read::read_to_end(&mut flate2::read::GzDecoder::new(body), &mut plain)?;
+    Ok(Bytes::from(plain))
 }
 
 /// Pairs of action and source lines.

@@ -286,14 +286,30 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     };
 
     let mut parts = Components::default();
-    parts.serve(Component::ConfigFile, file, |file, cancel| async move { Ok(file.run(cancel).await) });
-    parts.serve(Component::Desired, merger, |merger, cancel| async move { Ok(merger.run(cancel).await) });
-    parts.serve(Component::Reconcile, reconciler, |reconciler, cancel| async move { Ok(reconciler.run(cancel).await) });
+    parts.serve(Component::ConfigFile, file, |file, cancel| async move {
+        file.run(cancel).await;
+        Ok(())
+    });
+    parts.serve(Component::Desired, merger, |merger, cancel| async move {
+        merger.run(cancel).await;
+        Ok(())
+    });
+    parts.serve(Component::Reconcile, reconciler, |reconciler, cancel| async move {
+        reconciler.run(cancel).await;
+        Ok(())
+    });
     parts.serve(Component::Consumer, consumer, |consumer, cancel| async move {
         consumer.run(cancel).await.map_err(|error| TaskError::caused("the consumer ended", error))
     });
-    parts.serve(Component::LogEnds, ends, |ends, cancel| async move { Ok(ends.run(cancel).await) });
-    parts.serve(Component::Sink, sink, |sink, cancel| async move { sink.run(cancel).await.map_err(|error| TaskError::caused("the sink ended", error)) });
+    parts.serve(Component::LogEnds, ends, |ends, cancel| async move {
+        ends.run(cancel).await;
+        Ok(())
+    });
+    parts.serve(
+        Component::Sink,
+        sink,
+        |sink, cancel| async move { sink.run(cancel).await.map_err(|error| TaskError::caused("the sink ended", error)) },
+    );
     parts.serve(Component::Api, (listener, state), |api, cancel| async move {
         let listener = api.0.try_clone().map_err(|error| TaskError::caused("the listener cannot be shared", error))?;
         crate::api::serve(listener, api.1.clone(), cancel).await.map_err(|error| TaskError::caused("the server ended", error))
@@ -302,7 +318,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     parts.serve(Component::Status, observer_slot.clone(), |observer, cancel| async move {
         // Set below, before the first part starts.
         let Some(observer) = observer.get() else { return Err(TaskError::fatal("the observer was not set")) };
-        Ok(observer.run(cancel).await)
+        observer.run(cancel).await;
+        Ok(())
     });
     let wanted = parts.wanted();
     let part_settings = Settings { backoff_max: PART_BACKOFF_MAX, ..Settings::default() };

@@ -111,9 +111,9 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only letters whose `last_at` is before.
     pub until: Option<Timestamp>,
-    /// Only letters after this place: topic, partition, offset.
-    pub after: Option<(TopicName, i32, i64)>,
-    /// At most this many, but letters of one place (the topic was re-created) are not parted, so that [`Query::after`] the last one misses none.
+    /// Only letters after this one: topic, partition, offset, id. Letters of one place (the topic was re-created) differ in their ids.
+    pub after: Option<(TopicName, i32, i64, String)>,
+    /// At most this many.
     pub limit: usize,
 }
 

@@ -69,11 +69,7 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
         let spec = Arc::new(working_part(&topic.spec));
         plan.topics.insert(
             name.clone(),
-            TopicPlan {
-                topic_id: facts.topic_id.clone(),
-                start_offsets: facts.start_offsets.clone(),
-                headers: wants_headers(&spec),
-            },
+            TopicPlan { topic_id: facts.topic_id.clone(), start_offsets: facts.start_offsets.clone(), headers: wants_headers(&spec) },
         );
         if topic.paused.is_none() {
             specs.insert(name, (spec, facts.clone()));

@@ -78,6 +78,8 @@ pub enum Outcome {
     Parked {
         /// What is wrong.
         cause: ParkCause,
+        /// The number of an item that was refused for it: a document to probe with.
+        item: u32,
     },
     /// The sink was restarted and forgot the segment: submit it again.
     Lost,

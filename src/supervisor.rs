@@ -1,8 +1,8 @@
 //! A keyed supervisor: keeps one life running for each wanted key, and notices every way a life can end.
 //!
 //! Guarantees: at most one life per key exists at a time, since the next begins only after the one before was joined; each end is one of [`ExitCause`] and handled in one match
-//! ([`decide`]); restarts back off with full jitter, capped, and the backoff is reset by health, not by starting; a life that has pending work, is not excused and settles nothing for
-//! `stall_after` is killed; counts and exits are kept in a [`Ledger`] over restarts of the process. Owns the lives, their incarnations and their
+//! ([`decide`]); restarts back off with full jitter, capped, and the backoff is reset by health, not by starting; a life that said it is ready, has pending work, is not excused and settles
+//! nothing for `stall_after` is killed, while a start may take as long as it needs; counts and exits are kept in a [`Ledger`] over restarts of the process. Owns the lives, their incarnations and their
 //! state; publishes immutable views. Does not know what a key is or what a life does: no Kafka, no topics, no HTTP.
 //!
 //! | to find | look in |

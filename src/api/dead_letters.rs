@@ -75,17 +75,17 @@ fn parse(uri: &Uri) -> Result<(Query, String), ApiError> {
         limit: params.limit(),
         after: None,
     };
-    let after = list::take_cursor(&mut params, 3);
+    let after = list::take_cursor(&mut params, 4);
     params.finish()?;
     let after = after.map(place).transpose()?;
     Ok((Query { after, ..query }, fingerprint))
 }
 
 /// The place that a cursor's keys name.
-fn place(keys: Vec<Key>) -> Result<(TopicName, i32, i64), ApiError> {
+fn place(keys: Vec<Key>) -> Result<(TopicName, i32, i64, String), ApiError> {
     let place = match keys.as_slice() {
-        [Key::Text(topic), Key::Number(partition), Key::Number(offset)] => {
-            TopicName::new(topic).ok().zip(i32::try_from(*partition).ok()).map(|(topic, partition)| (topic, partition, *offset))
+        [Key::Text(topic), Key::Number(partition), Key::Number(offset), Key::Text(id)] => {
+            TopicName::new(topic).ok().zip(i32::try_from(*partition).ok()).map(|(topic, partition)| (topic, partition, *offset, id.clone()))
         }
         _ => None,
     };
@@ -117,7 +117,8 @@ pub(super) async fn list_dead_letters(State(state): State<Shared>, uri: Uri, hea
     items.truncate(limit);
     let last = if has_more { items.last() } else { None };
     let next = last.map(|letter| {
-        let keys = vec![Key::text(letter.topic.as_str()), Key::Number(i64::from(letter.partition)), Key::Number(letter.offset)];
+        let keys =
+            vec![Key::text(letter.topic.as_str()), Key::Number(i64::from(letter.partition)), Key::Number(letter.offset), Key::text(&letter.id)];
         list::cursor(&fingerprint, keys)
     });
     Ok(Json(DeadLetterList { items, next, scope: Scope::Instance }))
@@ -133,7 +134,7 @@ async fn collect(state: &Shared, query: Query) -> Result<Vec<DeadLetter>, Error>
         let batch = state.dead_letters.list(Query { limit: asked, after: after.clone(), ..query.clone() }).await?;
         let is_last = batch.len() < asked;
         letters.extend(batch.into_iter().map(cut));
-        after = letters.last().map(|letter| (letter.topic.clone(), letter.partition, letter.offset));
+        after = letters.last().map(|letter| (letter.topic.clone(), letter.partition, letter.offset, letter.id.clone()));
         if is_last {
             break;
         }

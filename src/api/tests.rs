@@ -225,7 +225,7 @@ impl DeadLetters for StubLetters {
         if query.error_type.as_deref() == Some("broken") {
             return Box::pin(async { Err(broken()) });
         }
-        let place = |letter: &DeadLetter| (letter.topic.clone(), letter.partition, letter.offset);
+        let place = |letter: &DeadLetter| (letter.topic.clone(), letter.partition, letter.offset, letter.id.clone());
         let is_wanted = |letter: &&DeadLetter| {
             query.topic.as_ref().is_none_or(|topic| letter.topic == *topic)
                 && query.partition.is_none_or(|partition| letter.partition == partition)
@@ -634,9 +634,13 @@ async fn a_forged_place_in_a_cursor_of_dead_letters_is_refused() {
     let next = get("/api/v1/dead-letters?limit=1").await.json()["next"].as_str().expect("more").to_owned();
     let engine = &base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let plain = String::from_utf8(engine.decode(next).expect("base64")).expect("text");
-    for forged in
-        [plain.replace("orders", "../x"), plain.replace("[\"orders\",0,0]", "[0,0,0]"), plain.replace("[\"orders\",0,0]", "[\"a\",9999999999,0]")]
-    {
+    let keys = "[\"orders\",0,0,\"orders:0:0\"]";
+    for forged in [
+        plain.replace("\"orders\"", "\"../x\""),
+        plain.replace(keys, "[0,0,0,0]"),
+        plain.replace(keys, "[\"orders\",0,0]"),
+        plain.replace(keys, "[\"a\",9999999999,0,\"a:0:0\"]"),
+    ] {
         assert_ne!(forged, plain);
         let answer = get(&format!("/api/v1/dead-letters?limit=1&cursor={}", engine.encode(forged))).await;
         assert_problem(&answer, ProblemCode::InvalidRequest);

@@ -193,20 +193,15 @@ fn list(database: &Database, query: &Query) -> Result<Vec<DeadLetter>, Abort<Err
         return Ok(found);
     }
     let table = database.begin_read()?.open_table(LETTERS)?;
-    let (topic, partition, offset) = first_place(query);
-    for row in table.range::<Key<'_>>((topic, partition, offset, "")..)? {
+    for row in table.range::<Key<'_>>(first_key(query)..)? {
         let (key, value) = row?;
-        let (topic, partition, offset, _) = key.value();
-        let place = (topic, partition, offset);
-        if is_past(query, place) {
+        let (topic, partition, offset, id) = key.value();
+        if found.len() >= query.limit || is_past(query, (topic, partition, offset)) {
             break;
         }
-        if found.len() >= query.limit && found.last().is_some_and(|last| place_of(last) != place) {
-            break;
-        }
-        if query.after.as_ref().is_some_and(|after| place <= (after.0.as_str(), after.1, after.2))
-            || query.partition.is_some_and(|wanted| wanted != partition)
-        {
+        let is_last_seen =
+            query.after.as_ref().is_some_and(|after| (topic, partition, offset, id) == (after.0.as_str(), after.1, after.2, after.3.as_str()));
+        if is_last_seen || query.partition.is_some_and(|wanted| wanted != partition) {
             continue;
         }
         if let Some(letter) = decode(key.value(), value.value()).filter(|letter| matches(query, letter)) {
@@ -216,17 +211,13 @@ fn list(database: &Database, query: &Query) -> Result<Vec<DeadLetter>, Abort<Err
     Ok(found)
 }
 
-fn place_of(letter: &DeadLetter) -> Place<'_> {
-    (letter.topic.as_str(), letter.partition, letter.offset)
-}
-
-/// The first place at which letters of this query can be.
-fn first_place(query: &Query) -> Place<'_> {
+/// The first key under which letters of this query can be.
+fn first_key(query: &Query) -> Key<'_> {
     let first_of_topic = query.topic.as_ref().map_or("", |topic| topic.as_str());
     // Without a topic the partition says nothing about where to begin.
     let first_partition = query.topic.as_ref().and(query.partition).unwrap_or(i32::MIN);
-    let first = (first_of_topic, first_partition, i64::MIN);
-    let after = query.after.as_ref().map(|(topic, partition, offset)| (topic.as_str(), *partition, *offset));
+    let first = (first_of_topic, first_partition, i64::MIN, "");
+    let after = query.after.as_ref().map(|(topic, partition, offset, id)| (topic.as_str(), *partition, *offset, id.as_str()));
     after.map_or(first, |after| after.max(first))
 }
 
@@ -388,11 +379,10 @@ mod tests {
         store.put(vec![letter_of("old", "a", 0, 1), letter_of("new", "a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
         let all = store.list(query()).await.expect("lists");
         assert_eq!(all.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["new-a:0:1", "old-a:0:1", "base-a:0:2"]);
-        // A page does not end between the two, since the next one begins behind their offset.
-        let page = places(&store, Query { limit: 1, ..query() }).await;
-        assert_eq!(page, [("a".to_owned(), 0, 1), ("a".to_owned(), 0, 1)]);
-        let next = places(&store, Query { limit: 1, after: Some((name("a"), 0, 1)), ..query() }).await;
-        assert_eq!(next, [("a".to_owned(), 0, 2)]);
+        // A page that ends between the two is followed by one that begins with the second.
+        let after = Some((name("a"), 0, 1, "new-a:0:1".to_owned()));
+        let next = store.list(Query { limit: 1, after, ..query() }).await.expect("lists");
+        assert_eq!(next.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["old-a:0:1"]);
     }
 
     #[tokio::test]
@@ -416,7 +406,7 @@ mod tests {
         assert_eq!(places(&store, Query { since: Some(at(500)), ..query() }).await, std::slice::from_ref(&b2));
         assert_eq!(places(&store, Query { until: Some(at(500)), ..query() }).await.len(), 4);
         assert_eq!(places(&store, Query { limit: 0, ..query() }).await, []);
-        assert_eq!(places(&store, Query { topic: Some(name("a")), after: Some((name("b"), 0, 0)), ..query() }).await, []);
+        assert_eq!(places(&store, Query { topic: Some(name("a")), after: Some((name("b"), 0, 0, String::new())), ..query() }).await, []);
     }
 
     #[tokio::test]
@@ -484,7 +474,7 @@ mod tests {
                 loop {
                     let page = store.list(Query { topic: topic.map(name), partition, after, limit, ..Query::default() }).await.expect("lists");
                     let Some(last) = page.last() else { break };
-                    after = Some((last.topic.clone(), last.partition, last.offset));
+                    after = Some((last.topic.clone(), last.partition, last.offset, last.id.clone()));
                     found.extend(page.into_iter().map(|letter| letter.id));
                 }
                 assert_eq!(found, expected);

@@ -97,7 +97,13 @@ impl Layers {
         if let Some(stored) = &self.store {
             resolved.lay(stored, Origin::Store);
         }
-        DesiredTopic { spec: Arc::new(resolved.spec), origin: resolved.origin, overrides: self.store.unwrap_or_default(), sources: self.sources, paused }
+        DesiredTopic {
+            spec: Arc::new(resolved.spec),
+            origin: resolved.origin,
+            overrides: self.store.unwrap_or_default(),
+            sources: self.sources,
+            paused,
+        }
     }
 }
 
@@ -188,13 +194,17 @@ mod tests {
     fn a_stronger_source_wins_field_by_field() {
         let defaults = SpecFields { format: Some(Format::Text), start: Some(Start::Latest), ..SpecFields::default() };
         let native = SpecFields { format: Some(Format::Json), ..SpecFields::default() };
-        let entries = [entry("a", SourceKind::File, "topics[0]", Says::Native(native)), entry("b", SourceKind::File, "collectlogs[0]", Says::Dialect)];
+        let entries =
+            [entry("a", SourceKind::File, "topics[0]", Says::Native(native)), entry("b", SourceKind::File, "collectlogs[0]", Says::Dialect)];
         let mut store = StoreView::default();
         let overrides = SpecFields { tombstones: Some(Tombstones::DeadLetter), ..SpecFields::default() };
         let a = TopicName::new("a").expect("a legal name");
         store.topics.insert(a, super::super::store::Stored { key: "topics/a".to_owned(), revision: 7, value: overrides.clone() });
         let merged = merge(&defaults, &entries, &store);
-        assert_eq!((merged["a"].spec.format, merged["a"].spec.start, merged["a"].spec.tombstones), (Format::Json, Start::Latest, Tombstones::DeadLetter));
+        assert_eq!(
+            (merged["a"].spec.format, merged["a"].spec.start, merged["a"].spec.tombstones),
+            (Format::Json, Start::Latest, Tombstones::DeadLetter)
+        );
         assert_eq!((merged["a"].origin["tombstones"], &merged["a"].overrides), (Origin::Store, &overrides));
         assert_eq!((merged["b"].spec.format, merged["b"].spec.start), (Format::Classic, Start::Latest));
     }

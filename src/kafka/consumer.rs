@@ -346,7 +346,9 @@ impl<'a> Session<'a> {
     }
 
     fn may_take(&self) -> bool {
-        *self.inner.intake.borrow() && self.inner.settings.budget.has_room() && !self.partitions.values().any(|partition| partition.is_blocked() && !partition.paused)
+        *self.inner.intake.borrow()
+            && self.inner.settings.budget.has_room()
+            && !self.partitions.values().any(|partition| partition.is_blocked() && !partition.paused)
     }
 
     /// Serves librdkafka's main queue, which carries events only: records come through the own queue.
@@ -726,7 +728,9 @@ impl<'a> Session<'a> {
         if query.count() == 0 {
             return Ok(BTreeMap::new());
         }
-        let answer = self.tries(|| self.consumer.committed_offsets(query.clone(), ASK_TIMEOUT)).map_err(|source| ConsumerError::Call { what: "read committed offsets", source })?;
+        let answer = self
+            .tries(|| self.consumer.committed_offsets(query.clone(), ASK_TIMEOUT))
+            .map_err(|source| ConsumerError::Call { what: "read committed offsets", source })?;
         let metadata = super::ffi::commit_metadata(&answer);
         let mut committed = BTreeMap::new();
         for (element, metadata) in answer.elements().iter().zip(metadata) {

@@ -98,7 +98,7 @@ impl Lookups {
     fn describe_now(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
         self.serve();
         if !self.has_topic_ids {
-            return self.from_metadata(names);
+            return self.describe_by_metadata(names);
         }
         let mut looks = BTreeMap::new();
         if names.is_empty() {
@@ -113,7 +113,7 @@ impl Lookups {
         Ok(looks)
     }
 
-    fn from_metadata(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
+    fn describe_by_metadata(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
         let metadata = self.client.fetch_metadata(None, TIMEOUT).map_err(|error| unanswered("the look-up of topics", error.to_string()))?;
         let mut looks = BTreeMap::new();
         for name in names {

@@ -243,7 +243,7 @@ impl Task {
                 self.send_again(ticket).await;
                 Ok(())
             }
-            Outcome::Parked { cause, .. } => self.park(ticket, cause, 0).await,
+            Outcome::Parked { cause, item } => self.park(ticket, cause, item).await,
         }
     }
 
@@ -350,7 +350,9 @@ impl Task {
                 Outcome::Settled { .. } => break,
                 Outcome::Lost => {}
                 Outcome::Parked { cause, .. } if cause.code == reason.code => reason.message = cause.message,
-                Outcome::Parked { cause, .. } => reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() },
+                Outcome::Parked { cause, .. } => {
+                    reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() }
+                }
             }
         }
         info!(topic = %self.key.topic, partition = self.key.partition, offset, "the index takes documents again");
@@ -456,7 +458,9 @@ impl Task {
                     Outcome::Settled { rejected, retried } => {
                         self.progress.count_retried(u64::from(retried));
                         match rejected.first() {
-                            Some(rejection) if self.spec.topic.on_reject == OnReject::Stop => return Err(Halt::Failed(refused(record.offset, rejection))),
+                            Some(rejection) if self.spec.topic.on_reject == OnReject::Stop => {
+                                return Err(Halt::Failed(refused(record.offset, rejection)));
+                            }
                             Some(rejection) => break Some(Death::refused(rejection)),
                             None => break None,
                         }
@@ -516,7 +520,9 @@ fn refused(offset: i64, rejection: &Rejection) -> TaskError {
 fn letters_reason(error: &dead_letters::Error) -> Reason {
     let (code, remedy) = match error {
         dead_letters::Error::Full { .. } => (ReasonCode::DeadLettersFull, "redrive or delete dead letters, or raise dead_letters.max_bytes"),
-        dead_letters::Error::Unavailable { .. } => (ReasonCode::DeadLettersUnavailable, "check the store of the dead letters: disk space and rights of data_dir"),
+        dead_letters::Error::Unavailable { .. } => {
+            (ReasonCode::DeadLettersUnavailable, "check the store of the dead letters: disk space and rights of data_dir")
+        }
     };
     Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at: Timestamp::now() }
 }

@@ -424,7 +424,7 @@ impl<'a> Life<'a> {
                 ItemClass::Unknown => again.unknown(failure),
                 ItemClass::Poison => self.open.reject(segment, rejection(item, false, failure.status, &failure.error)),
                 ItemClass::TooLarge => self.open.reject(segment, rejection(item, true, failure.status, &failure.error)),
-                ItemClass::Operator(obstacle) => self.open.park(segment, park_cause(obstacle, &failure.error)),
+                ItemClass::Operator(obstacle) => self.open.park(segment, park_cause(obstacle, &failure.error), item),
             }
         }
         let progress = failures.len() < batch.len() || again.positions.len() < failures.len();
@@ -517,8 +517,8 @@ impl<'a> Life<'a> {
     fn isolate(&mut self, mut batch: Batch, obstacle: Obstacle, error: &ErrorText<'_>) {
         self.troubles.batch_ended(batch.id);
         if batch.has_one_segment() {
-            for part in &batch.parts {
-                self.open.park(part.segment, park_cause(obstacle, error));
+            if let Some(place) = batch.item_at(&batch.part_starts(), 0) {
+                self.open.park(place.segment, park_cause(obstacle, error), place.item);
             }
             return;
         }
@@ -895,7 +895,7 @@ mod tests {
         let outcomes = bench.outcomes(3).await;
         assert_eq!(outcomes[0], (1, settled(0)));
         assert!(
-            matches!(&outcomes[1].1, Outcome::Parked { cause } if cause.code == ReasonCode::IndexBlocked && cause.message.contains("FORBIDDEN/8"))
+            matches!(&outcomes[1].1, Outcome::Parked { cause, .. } if cause.code == ReasonCode::IndexBlocked && cause.message.contains("FORBIDDEN/8"))
         );
         assert_eq!(outcomes[2], (3, settled(0)));
         assert_eq!(server.request_count(), 1, "a busy item of a parked segment is not sent again");

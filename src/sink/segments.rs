@@ -72,10 +72,10 @@ impl OpenSegments {
         }
     }
 
-    /// The segment's index takes nothing.
-    pub(crate) fn park(&mut self, key: SegmentKey, cause: ParkCause) {
+    /// The index of this item takes nothing.
+    pub(crate) fn park(&mut self, key: SegmentKey, cause: ParkCause, item: u32) {
         if let Some(segment) = self.segments.remove(&key) {
-            self.outcomes.push((segment.reply, Outcome::Parked { cause }));
+            self.outcomes.push((segment.reply, Outcome::Parked { cause, item }));
         }
     }
 

@@ -138,7 +138,7 @@ async fn every_row_of_the_table_has_its_outcome() {
             (Expected::Rejected, Outcome::Settled { rejected, retried: 0 }) => {
                 rejected.len() == 1 && rejected[0].item == 1 && rejected[0].error_type == error_type
             }
-            (Expected::Parked(code), Outcome::Parked { cause }) => {
+            (Expected::Parked(code), Outcome::Parked { cause, .. }) => {
                 cause.code == code && cause.message.contains(error_type) && !cause.remedy.is_empty()
             }
             _ => false,

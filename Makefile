@@ -11,7 +11,7 @@ help:
 
 run: ## builds drover and runs it on config.example.yaml
 	@bash .ci/prerequisites.sh build
-	cargo run --release --locked -- run --config config.example.yaml
+	cargo run --locked -- run --config config.example.yaml
 
 test: ## everything: prerequisites, lint, documentation, hermetic tests, real servers; prints the seconds of each part
 	@bash .ci/parts.sh prerequisites lint doc test-hermetic servers test-real

@@ -40,6 +40,9 @@ use components::{Component, Components};
 
 /// What librdkafka may prefetch: as fast as four times as much (`fetch` of one partition is on top).
 const PREFETCH_BYTES: u64 = 16 << 20;
+/// How many times the bodies in flight may be held in records and segments: a record is held about two and a half times until it is settled (its chunk, its segment and the
+/// room that grew), so this is one request's worth behind each one in flight.
+const WAITING_BODIES: u64 = 5;
 /// Parts of the instance are tried again at least this often: without one of them nothing works.
 const PART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -156,6 +159,33 @@ pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item
     }
 }
 
+/// Asks the servers that a configuration file names whether they answer; says of each that does not what is wrong. A file that is not usable is the answer, too.
+pub async fn probe(path: &std::path::Path) -> Vec<String> {
+    let loaded = match crate::config::load(path, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![chain(&error)],
+    };
+    let mut silent = Vec::new();
+    let names = loaded.config.topics.iter().map(|topic| topic.name.clone()).collect();
+    let looks = match Lookups::new(&loaded.config.kafka, true) {
+        Ok(lookups) => lookups.describe(names).await,
+        Err(error) => Err(error),
+    };
+    match looks {
+        Err(error) => silent.push(format!("kafka: {}", chain(&error))),
+        Ok(looks) => {
+            let absent = looks.iter().filter(|(_, look)| !matches!(look, crate::kafka::TopicLook::Exists { .. }));
+            silent.extend(absent.map(|(name, look)| format!("kafka: topic {name}: {look:?}")));
+        }
+    }
+    if let SinkConfig::Elasticsearch(sink) = &loaded.config.sink
+        && let Err(error) = crate::sink::elasticsearch::probe(sink).await
+    {
+        silent.push(format!("elasticsearch: {error}"));
+    }
+    silent
+}
+
 /// The signals that ask this process to stop: SIGTERM and SIGINT.
 pub fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -221,7 +251,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let (sink, sink_handle, sink_stats) = ElasticsearchSink::new(sink_config).map_err(|error| setup("elasticsearch")(error.into()))?;
     let lookups = Lookups::new(&config.kafka, options.topic_ids).map_err(|error| setup("kafka")(error.into()))?;
     let bodies = sink_config.max_bytes * sink_config.in_flight as u64;
-    let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies));
+    // What waits behind full requests makes nothing faster; the configured limit is for those who raise the requests' size or number.
+    let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies).min(bodies * WAITING_BODIES));
     let sink_of_consumer = sink_handle.clone();
     let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
         kafka: config.kafka.clone(),

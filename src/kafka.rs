@@ -53,6 +53,8 @@ pub struct ConsumerView {
     pub partitions: BTreeMap<TopicPartition, PartitionView>,
     /// Why the consumer is not well.
     pub trouble: Option<Reason>,
+    /// How often an offset or a topic was not as expected: a reason to look the topics up again, since one may have been re-created.
+    pub surprises: u64,
 }
 
 /// One assigned partition.
@@ -64,7 +66,7 @@ pub struct PartitionView {
     pub start: i64,
     /// The offset after the last record that was taken from librdkafka.
     pub position: i64,
-    /// Whether everything that the task got is settled.
+    /// Whether everything that the task got is settled, or is to be read again by the next.
     pub settled: bool,
     /// The committed offset.
     pub committed: Option<i64>,

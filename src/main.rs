@@ -69,6 +69,8 @@ enum Output {
 
 /// The configuration is not usable (sysexits' `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
+/// A server does not answer (sysexits' `EX_UNAVAILABLE`).
+const EXIT_UNREACHABLE: u8 = 69;
 
 fn main() -> ExitCode {
     // Faults that FAILPOINTS names are in force until the process ends.
@@ -95,6 +97,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         }
     };
     start_logging(loaded.config.log_level.as_deref());
+    log_panics();
     let options = app::Options { config_path: arguments.config, listen: arguments.listen, insecure: arguments.insecure, topic_ids: true };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(app::worker_threads()).enable_all().build();
     let runtime = match runtime {
@@ -124,7 +127,26 @@ fn check_config(arguments: &CheckArgs) -> ExitCode {
     let format = if arguments.output == Output::Json { config::check::Format::Json } else { config::check::Format::Text };
     let (report, code) = config::check::report(&path, format, jiff::Timestamp::now());
     print!("{report}");
-    ExitCode::from(code)
+    if code != 0 || !arguments.probe {
+        return ExitCode::from(code);
+    }
+    let silent = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(app::probe(&path)),
+        Err(error) => vec![format!("the runtime cannot start: {error}")],
+    };
+    for server in &silent {
+        eprintln!("{server}");
+    }
+    if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNREACHABLE) }
+}
+
+/// A panic is one line of the log, with its place; what follows from it is the supervisor's.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("a panic without a message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(message, place, "panicked");
+    }));
 }
 
 /// Logs go to stderr; `DROVER_LOG` wins over the file's level.

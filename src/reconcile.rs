@@ -135,16 +135,21 @@ impl Reconciler {
         let mut consumer = self.consumer.view();
         let mut actual = Actual::default();
         let mut look_at = Instant::now();
+        let mut seen_surprises = 0;
         loop {
             self.beat.send_replace(Instant::now());
             let wanted = desired.borrow_and_update().clone();
-            let assigned = assigned_partitions(&consumer.borrow_and_update());
+            let (assigned, surprises) = {
+                let view = consumer.borrow_and_update();
+                (assigned_partitions(&view), view.surprises)
+            };
             // At each assignment topics are looked up again: a re-created topic often shows as one.
             let new_assignment = assigned.iter().any(|(partition, epoch)| actual.assigned.get(partition) != Some(epoch));
             actual.assigned = assigned;
             if let Some(wanted) = wanted {
                 let unknown = wanted.topics.keys().any(|name| !actual.looks.contains_key(name));
-                if unknown || new_assignment || Instant::now() >= look_at {
+                let is_surprised = surprises > std::mem::replace(&mut seen_surprises, surprises);
+                if unknown || new_assignment || is_surprised || Instant::now() >= look_at {
                     look_at = Instant::now() + self.look(&wanted, &mut actual).await;
                 }
                 self.apply(&plan(&wanted, &actual));

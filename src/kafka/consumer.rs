@@ -172,7 +172,7 @@ impl Inner {
         }
         let trouble = session.trouble.clone();
         drop(session);
-        self.view.send_replace(Arc::new(ConsumerView { partitions: BTreeMap::new(), trouble }));
+        self.view.send_replace(Arc::new(ConsumerView { partitions: BTreeMap::new(), trouble, surprises: 0 }));
         result
     }
 
@@ -229,6 +229,11 @@ impl Partition {
         !self.held.is_empty()
     }
 
+    /// Whether everything that a task got is settled, or its task is gone with it and will read it again.
+    fn is_settled(&self) -> bool {
+        self.watermark() >= self.handed || self.mailbox.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+
     /// What should be committed, if it is more than what is.
     fn uncommitted(&self) -> Option<i64> {
         let watermark = self.watermark();
@@ -267,12 +272,17 @@ impl Partition {
         self.blocked_since = None;
     }
 
-    /// Forgets what is on the way to the task, which will be read again.
-    fn drop_held(&mut self) {
-        self.mailbox = None;
+    /// Forgets what is on the way to the task and has not reached its mailbox.
+    fn stop_intake(&mut self) {
         self.held.clear();
         self.builder = ChunkBuilder::default();
         self.blocked_since = None;
+    }
+
+    /// Forgets what is on the way to the task, which will be read again, and ends its mailbox.
+    fn drop_held(&mut self) {
+        self.mailbox = None;
+        self.stop_intake();
     }
 }
 
@@ -282,6 +292,8 @@ struct Session<'a> {
     partitions: BTreeMap<TopicPartition, Partition>,
     subscribed: Subscription,
     trouble: Option<Reason>,
+    /// How often an offset or a topic was not as expected, which may mean that the topic was re-created.
+    surprises: u64,
     changed: bool,
     next_commit: Instant,
     next_publish: Instant,
@@ -312,6 +324,7 @@ impl<'a> Session<'a> {
             partitions: BTreeMap::new(),
             subscribed: Subscription::default(),
             trouble: None,
+            surprises: 0,
             changed: true,
             next_commit: now,
             next_publish: now,
@@ -627,11 +640,12 @@ impl<'a> Session<'a> {
     }
 
     fn partition_error(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {
+        self.surprises += 1;
+        self.changed = true;
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.move_into_range(key),
             _ => {
                 warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
-                self.changed = true;
                 Ok(())
             }
         }
@@ -772,7 +786,7 @@ impl<'a> Session<'a> {
         info!(partitions = keys.len(), lost = is_lost, "partitions revoked");
         for key in &keys {
             if let Some(partition) = self.partitions.get_mut(key) {
-                partition.drop_held();
+                partition.stop_intake();
             }
         }
         if !is_lost {
@@ -802,7 +816,7 @@ impl<'a> Session<'a> {
     /// Waits until what the tasks of these partitions got is settled, at most as long as a drain may take.
     fn await_settled(&self, keys: &[TopicPartition]) {
         let deadline = Instant::now() + self.inner.settings.drain_timeout;
-        let is_settled = |key: &TopicPartition| self.partitions.get(key).is_none_or(|partition| partition.watermark() >= partition.handed);
+        let is_settled = |key: &TopicPartition| self.partitions.get(key).is_none_or(Partition::is_settled);
         while Instant::now() < deadline && (self.inner.settings.sink_is_well)() && !keys.iter().all(is_settled) {
             std::thread::park_timeout(IDLE_WAIT);
         }
@@ -899,7 +913,7 @@ impl<'a> Session<'a> {
                 epoch: partition.epoch,
                 start: partition.start,
                 position: partition.position,
-                settled: partition.watermark() >= partition.handed,
+                settled: partition.is_settled(),
                 committed: partition.committed,
                 committed_at: partition.committed_at,
                 lost: lost.ranges,
@@ -907,7 +921,7 @@ impl<'a> Session<'a> {
             };
             (key.clone(), view)
         };
-        let view = ConsumerView { partitions: self.partitions.iter().map(view).collect(), trouble: self.trouble.clone() };
+        let view = ConsumerView { partitions: self.partitions.iter().map(view).collect(), trouble: self.trouble.clone(), surprises: self.surprises };
         self.inner.view.send_if_modified(|current| {
             let is_new = **current != view;
             if is_new {

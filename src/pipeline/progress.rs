@@ -106,6 +106,11 @@ impl PartitionProgress {
         self.condition.store(None);
     }
 
+    /// There is work from now on, although nothing is in the ledger yet.
+    pub(super) fn busy(&self) {
+        self.pending.store(true, Ordering::Relaxed);
+    }
+
     /// The record that is touched now.
     pub(super) fn at(&self, offset: i64) {
         self.offset.store(offset, Ordering::Relaxed);

@@ -174,6 +174,7 @@ impl Task {
     }
 
     async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
+        self.progress.busy();
         failpoints::partition_task(&self.key).await;
         if chunk.is_empty() {
             self.ledger.pass(chunk.next_offset());

@@ -261,7 +261,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         budget: budget.clone(),
         sink_is_well: Arc::new(move || sink_of_consumer.is_well()),
     });
-    let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.view());
+    let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone());
 
     let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone());
     let patience = &config.supervision;

@@ -66,8 +66,9 @@ pub(super) fn consumer(config: &KafkaConfig, prefetch_bytes: u64) -> ClientConfi
         .set("enable.auto.offset.store", "false")
         // Where to start is our decision, and a lost range must be seen.
         .set("auto.offset.reset", "error")
-        // The end of a partition tells the position past control records.
-        .set("enable.partition.eof", "true")
+        // Not even for the position past control records: a batch that contains the end of a partition moves librdkafka's own position one too far (librdkafka #4844, fixed in 2.13.2), and
+        // the pause inside its next rebalance goes on from there, one record later.
+        .set("enable.partition.eof", "false")
         .set("topic.metadata.refresh.interval.ms", "15000");
     client
 }

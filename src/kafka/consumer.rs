@@ -26,7 +26,7 @@ use super::handle::{Command, ConsumerHandle, Intake, OpenError, Subscription, Wa
 use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
 use crate::config::KafkaConfig;
-use crate::status::{LostRange, Reason};
+use crate::status::{LostRange, Reason, ReasonCode};
 use crate::topic::{TopicName, TopicPartition};
 
 /// Messages of one batch. 100 and 10,000 cost the same; large batches make long runs of one partition.
@@ -104,6 +104,7 @@ struct Inner {
     intake: watch::Receiver<bool>,
     view: watch::Sender<Arc<ConsumerView>>,
     beat: watch::Sender<tokio::time::Instant>,
+    answers: Arc<AtomicU64>,
     waker: Arc<Waker>,
     epochs: AtomicU64,
     lost: Mutex<BTreeMap<TopicPartition, Lost>>,
@@ -124,6 +125,7 @@ impl Consumer {
         let (view, view_receiver) = watch::channel(Arc::new(ConsumerView::default()));
         let (beat, beat_receiver) = watch::channel(tokio::time::Instant::now());
         let waker = Arc::new(Waker::default());
+        let answers = Arc::new(AtomicU64::new(0));
         let inner = Inner {
             settings,
             commands: Mutex::new(command_receiver),
@@ -131,11 +133,12 @@ impl Consumer {
             intake: intake_receiver,
             view,
             beat,
+            answers: answers.clone(),
             waker: waker.clone(),
             epochs: AtomicU64::new(0),
             lost: Mutex::new(BTreeMap::new()),
         };
-        let handle = ConsumerHandle { commands, subscription, intake, view: view_receiver, beat: beat_receiver, waker };
+        let handle = ConsumerHandle { commands, subscription, intake, view: view_receiver, beat: beat_receiver, answers, waker };
         (Self { inner: Arc::new(inner) }, handle)
     }
 
@@ -292,6 +295,8 @@ struct Session<'a> {
     partitions: BTreeMap<TopicPartition, Partition>,
     subscribed: Subscription,
     trouble: Option<Reason>,
+    /// How many questions had been answered when the trouble was last noticed.
+    answers_at_trouble: u64,
     /// How often an offset or a topic was not as expected, which may mean that the topic was re-created.
     surprises: u64,
     changed: bool,
@@ -324,6 +329,7 @@ impl<'a> Session<'a> {
             partitions: BTreeMap::new(),
             subscribed: Subscription::default(),
             trouble: None,
+            answers_at_trouble: 0,
             surprises: 0,
             changed: true,
             next_commit: now,
@@ -346,6 +352,7 @@ impl<'a> Session<'a> {
                 self.serve(command)?;
             }
             self.deliver_held()?;
+            self.forgive_an_outage();
             self.commit_if_due();
             self.publish_if_due();
             if !self.may_take() {
@@ -410,7 +417,18 @@ impl<'a> Session<'a> {
             }
         };
         self.trouble = Some(Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at });
+        self.answers_at_trouble = self.inner.answers.load(Ordering::Relaxed);
         self.changed = true;
+    }
+
+    /// Brokers that have answered a question since the last error are reachable again, also when there is nothing to consume that would show it.
+    fn forgive_an_outage(&mut self) {
+        let is_outage = self.trouble.as_ref().is_some_and(|trouble| trouble.code == ReasonCode::KafkaUnreachable);
+        if is_outage && self.inner.answers.load(Ordering::Relaxed) > self.answers_at_trouble {
+            info!("kafka answers again");
+            self.trouble = None;
+            self.changed = true;
+        }
     }
 
     fn follow_subscription(&mut self) -> Result<(), ConsumerError> {
@@ -591,20 +609,9 @@ impl<'a> Session<'a> {
                 run = Some((message, target));
             }
             let Some((_, Some((key, partition)))) = &mut run else { continue };
-            match message.error() {
-                None => {}
-                Some(RDKafkaErrorCode::PartitionEOF) => {
-                    got_something = true;
-                    if message.offset() > partition.position {
-                        partition.position = message.offset();
-                        partition.builder.pass(message.offset());
-                    }
-                    continue;
-                }
-                Some(code) => {
-                    errors.push((key.clone(), code, message.error_text()));
-                    continue;
-                }
+            if let Some(code) = message.error() {
+                errors.push((key.clone(), code, message.error_text()));
+                continue;
             }
             let offset = message.offset();
             if offset < partition.position || partition.closed {
@@ -646,7 +653,11 @@ impl<'a> Session<'a> {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.move_into_range(key),
             _ => {
                 warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
-                Ok(())
+                // The error has moved librdkafka's own position, which its next pause would go on from.
+                match self.partitions.get(key).map(|partition| partition.position) {
+                    Some(position) => self.reposition(key, position),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -828,8 +839,27 @@ impl<'a> Session<'a> {
             return;
         }
         self.next_commit = now + COMMIT_INTERVAL;
+        self.pass_control_records();
         let keys: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
         self.commit(&keys);
+    }
+
+    /// Tells the tasks of offsets that hold no records of ours: librdkafka's position also passes control records and compacted offsets, which are never delivered. Everything below it has
+    /// been handed out, since it moves with the batches that this thread takes.
+    fn pass_control_records(&mut self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let budget = self.inner.settings.budget.clone();
+        for element in positions.elements() {
+            let Offset::Offset(position) = element.offset() else { continue };
+            let Some(partition) = self.key(element.topic(), element.partition()).and_then(|key| self.partitions.get_mut(&key)) else { continue };
+            if position <= partition.position || partition.closed || partition.paused || partition.mailbox.is_none() || partition.is_blocked() {
+                continue;
+            }
+            partition.position = position;
+            partition.builder.pass(position);
+            partition.finish_chunk(&budget);
+            partition.deliver();
+        }
     }
 
     fn commit_all(&mut self) {

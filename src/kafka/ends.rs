@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{ConsumerView, Lookups};
+use super::{ConsumerHandle, Lookups};
 use crate::status::{Reason, ReasonCode};
 use crate::topic::TopicPartition;
 
@@ -28,13 +28,13 @@ pub struct EndsView {
 /// Asks for the ends of what the consumer has.
 pub struct LogEnds {
     lookups: Lookups,
-    consumer: watch::Receiver<Arc<ConsumerView>>,
+    consumer: ConsumerHandle,
     out: watch::Sender<Arc<EndsView>>,
 }
 
 impl LogEnds {
-    /// Ends of the partitions that `consumer` has.
-    pub fn new(lookups: Lookups, consumer: watch::Receiver<Arc<ConsumerView>>) -> (Self, watch::Receiver<Arc<EndsView>>) {
+    /// Ends of the partitions that `consumer` has. It is told when the brokers answer.
+    pub fn new(lookups: Lookups, consumer: ConsumerHandle) -> (Self, watch::Receiver<Arc<EndsView>>) {
         let (out, view) = watch::channel(Arc::new(EndsView::default()));
         (Self { lookups, consumer, out }, view)
     }
@@ -48,10 +48,14 @@ impl LogEnds {
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let keys: Vec<TopicPartition> = self.consumer.borrow().partitions.keys().cloned().collect();
+            let keys: Vec<TopicPartition> = self.consumer.view().borrow().partitions.keys().cloned().collect();
+            let is_question = !keys.is_empty();
             let known = EndsView::clone(&self.out.borrow());
             let next = match self.lookups.ends(keys).await {
                 Ok(ends) => {
+                    if is_question {
+                        self.consumer.note_answer();
+                    }
                     if known.trouble.is_some() {
                         info!("kafka answers again");
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::Thread;
 
 use arc_swap::ArcSwapOption;
@@ -106,6 +106,7 @@ pub struct ConsumerHandle {
     pub(super) intake: watch::Sender<bool>,
     pub(super) view: watch::Receiver<Arc<ConsumerView>>,
     pub(super) beat: watch::Receiver<Instant>,
+    pub(super) answers: Arc<AtomicU64>,
     pub(super) waker: Arc<Waker>,
 }
 
@@ -140,6 +141,11 @@ impl ConsumerHandle {
     pub fn stop_intake(&self) {
         self.intake.send_replace(false);
         self.waker.wake();
+    }
+
+    /// Says that the brokers have answered somebody: an outage that the thread has seen is over.
+    pub(super) fn note_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The moment of the thread's last turn, for liveness.

@@ -377,3 +377,19 @@ message.max.bytes=16777216
         logs.display()
     )
 }
+
+/// Asks again and again what a group has committed for a topic, with one client.
+pub fn committed_watch(client: &ClientConfig, group: &str, topic: &str) -> impl FnMut() -> BTreeMap<i32, i64> + use<> {
+    let consumer: BaseConsumer = client.clone().set("group.id", group).create().expect("a consumer");
+    let topic = topic.to_owned();
+    move || {
+        let mut list = TopicPartitionList::new();
+        let metadata = consumer.fetch_metadata(Some(&topic), CALL_WITHIN).unwrap_or_else(|error| panic!("metadata of {topic}: {error}"));
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            list.add_partition(&topic, partition.id());
+        }
+        let committed = consumer.committed_offsets(list, CALL_WITHIN).unwrap_or_else(|error| panic!("committed offsets of {topic}: {error}"));
+        let known = committed.elements().into_iter().filter_map(|element| Some((element.partition(), element.offset().to_raw()?)));
+        known.filter(|(_, offset)| *offset >= 0).collect()
+    }
+}

@@ -4,4 +4,5 @@
 mod harness;
 mod main_job;
 mod smoke;
+mod supervised;
 mod surface;

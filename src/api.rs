@@ -41,6 +41,7 @@ use crate::topic::TopicName;
 mod context;
 mod dead_letters;
 mod document;
+mod events;
 mod extract;
 mod guard;
 mod health;
@@ -172,8 +173,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Points a person who opens the bare address to what is there.
 async fn index() -> impl IntoResponse {
-    let pointer =
-        "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/dead-letters\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
+    let pointer = "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/events\n/api/v1/dead-letters\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
     ([(header::CONTENT_TYPE, text::PLAIN)], pointer)
 }
 

@@ -370,6 +370,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         memory_limit: config.memory,
         prefetch_bytes: PREFETCH_BYTES,
         dead_letters,
+        dead_letters_max_bytes: config.dead_letters.max_bytes,
         draining: draining_views,
         out: snapshots,
         beat: observe_beat,
@@ -448,7 +449,11 @@ impl Running {
     /// Waits until everything that tasks got is settled; names the partitions where it is not.
     async fn await_settled(&self, deadline: Instant) -> Vec<String> {
         let mut view = self.consumer.view();
-        let settled = view.wait_for(|view| view.partitions.values().all(|partition| partition.settled));
+        // A view of before the intake ended may lack records that have reached the tasks since.
+        let settled = view.wait_for(|view| {
+            let is_settled = view.partitions.values().all(|partition| partition.settled);
+            view.partitions.is_empty() || view.intake_over && is_settled
+        });
         if tokio::time::timeout_at(deadline, settled).await.is_ok() {
             return Vec::new();
         }

@@ -55,6 +55,8 @@ pub struct ConsumerView {
     pub trouble: Option<Reason>,
     /// How often an offset or a topic was not as expected: a reason to look the topics up again, since one may have been re-created.
     pub surprises: u64,
+    /// Whether the intake has ended: no task gets more than it has when this is shown.
+    pub intake_over: bool,
 }
 
 /// One assigned partition.
@@ -66,7 +68,7 @@ pub struct PartitionView {
     pub start: i64,
     /// The offset after the last record that was taken from librdkafka.
     pub position: i64,
-    /// Whether everything that the task got is settled, or is to be read again by the next.
+    /// Whether everything that was taken for the task is settled, or is to be read again by the next.
     pub settled: bool,
     /// The committed offset.
     pub committed: Option<i64>,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drover::{api, app, config};
@@ -69,6 +70,8 @@ enum Output {
 
 /// The configuration is not usable (sysexits' `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
+/// What blocking calls get to end, once everything else has.
+const LAST_GRACE: Duration = Duration::from_millis(200);
 /// A server does not answer (sysexits' `EX_UNAVAILABLE`).
 const EXIT_UNREACHABLE: u8 = 69;
 
@@ -111,6 +114,8 @@ fn run(arguments: RunArgs) -> ExitCode {
         let signals = app::signals().map_err(|source| app::StartError::Setup { part: "signal handling", source: source.into() })?;
         app::run(loaded, options, signals).await
     });
+    // Questions to servers that do not answer have threads of their own, which are not waited for.
+    runtime.shutdown_timeout(LAST_GRACE);
     match result {
         Ok(app::End::Clean) => ExitCode::SUCCESS,
         Ok(app::End::Leftovers) => ExitCode::FAILURE,

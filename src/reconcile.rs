@@ -19,7 +19,7 @@ use crate::desired::Desired;
 use crate::desired::store::TopicStore;
 use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, TopicLook, TopicPlan};
 use crate::pipeline::{PartitionSpec, PartitionWork};
-use crate::status::{Reason, ReasonCode};
+use crate::status::{Reason, ReasonCode, Recreation};
 use crate::supervisor::SupervisorHandle;
 use crate::topic::{Facts, Format, Metadata, Start, TopicName, TopicPartition, TopicSpec};
 
@@ -37,6 +37,8 @@ pub struct Actual {
     pub facts: BTreeMap<TopicName, Arc<Facts>>,
     /// The partitions that this instance has, with the epoch of their assignment.
     pub assigned: BTreeMap<TopicPartition, u64>,
+    /// Topics found to be re-created and not yet shown.
+    pub recreations: BTreeMap<TopicName, Recreation>,
 }
 
 /// What has to run: complete sets.
@@ -104,6 +106,8 @@ pub struct TopicsView {
     pub partitions: BTreeMap<TopicName, i32>,
     /// The base of the document ids of each admitted topic; it changes when a topic was re-created.
     pub id_bases: BTreeMap<TopicName, String>,
+    /// Topics that this process found to be re-created, also while it was not running; the newest time each.
+    pub recreations: BTreeMap<TopicName, Recreation>,
     /// Why a wanted topic is not subscribed.
     pub absent: BTreeMap<TopicName, Reason>,
     /// Why look-ups fail, when they do.
@@ -150,7 +154,11 @@ impl Reconciler {
                 let unknown = wanted.topics.keys().any(|name| !actual.looks.contains_key(name));
                 let is_surprised = surprises > std::mem::replace(&mut seen_surprises, surprises);
                 if unknown || new_assignment || is_surprised || Instant::now() >= look_at {
-                    look_at = Instant::now() + self.look(&wanted, &mut actual).await;
+                    let wait = tokio::select! {
+                        () = cancel.cancelled() => return,
+                        wait = self.look(&wanted, &mut actual) => wait,
+                    };
+                    look_at = Instant::now() + wait;
                 }
                 self.apply(&plan(&wanted, &actual));
             }
@@ -209,6 +217,7 @@ impl Reconciler {
                 _ => None,
             })
             .collect();
+        view.recreations.append(&mut actual.recreations);
         view.id_bases = actual.facts.iter().map(|(name, facts)| (name.clone(), facts.id_base.clone())).collect();
         let waiting = !view.absent.is_empty() || !plan(wanted, actual).admit.is_empty();
         self.view.send_replace(Arc::new(view));
@@ -235,7 +244,10 @@ impl Reconciler {
                 let start_offsets = self.lookups.offsets(name, partitions, Start::Earliest).await.map_err(|error| text(&error))?;
                 let facts = new_facts(name, topic_id, partitions, start_offsets, now);
                 warn!(topic = %name, old = old.id_base, new = facts.id_base, "topic was re-created, it is read from its beginning");
-                self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?
+                let before = old.id_base.clone();
+                let kept = self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?;
+                actual.recreations.insert(name.clone(), Recreation { before, after: kept.id_base.clone(), at: now });
+                kept
             }
         };
         actual.facts.insert(name.clone(), Arc::new(facts));

@@ -1,9 +1,10 @@
 //! What an operator sees: states, health, reasons, exits, and the snapshot that the API, the page and the metrics read.
 //!
-//! Guarantees that a task's and a topic's state and health are derived in one place ([`derive`]) from plain values, and that a [`Snapshot`] never changes
-//! once published. Owns the wire form of the OpenAPI document's read side. Has no clock, no locks, no async: time is a parameter.
+//! Guarantees that a task's and a topic's state and health are derived in one place ([`mod@derive`]) from plain values, that what happened is read off two snapshots in one place
+//! ([`events`]), and that a [`Snapshot`] never changes once published. Owns the wire form of the OpenAPI document's read side. Has no clock, no locks, no async: time is a parameter.
 
 pub mod derive;
+pub mod events;
 pub mod rate;
 mod types;
 

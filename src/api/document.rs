@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::problem::problems;
 use super::text::{self, Form, Table};
 use super::{FieldError, Problem, ProblemCode, Shared};
-use super::{dead_letters, instance, metrics, probes, tasks, topics};
+use super::{dead_letters, events, instance, metrics, probes, tasks, topics};
 use crate::status::Health;
 
 /// The document as it is checked in.
@@ -38,6 +38,7 @@ const SPARSE_SCHEMAS: [&str; 1] = ["SpecFields"];
     components(schemas(Problem, ProblemCode, FieldError)),
     tags(
         (name = "dead-letters", description = "Records that no server would take"),
+        (name = "events", description = "What happened: the supervision's events"),
         (name = "instance", description = "The instance, its parts and the sources of its topics"),
         (name = "probes", description = "Liveness, readiness, health and metrics"),
         (name = "tasks", description = "The supervised workers, one per partition"),
@@ -55,6 +56,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::list_tasks))
         .routes(routes!(tasks::get_task))
         .routes(routes!(tasks::restart_task))
+        .routes(routes!(events::list_events))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::get_dead_letter))
         .routes(routes!(instance::list_sources))

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use base64::Engine as _;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use super::{ActionError, Actions, ApiState, ProblemCode, RestartedPartition, StaticInfo, document, router};
 use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
+use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
 use crate::status::{
     Component, Exit, ExitCause, Health, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus, Task,
     TaskState, Topic, TopicStatus,
@@ -157,11 +158,37 @@ fn snapshot() -> Snapshot {
             duration_count: 4,
         },
         dead_letters_bytes: 99,
+        dead_letters_max_bytes: 100,
         invariant_violations: BTreeMap::new(),
         needs_restart: vec!["kafka".to_owned()],
         first_list: true,
         draining: false,
+        assignments: BTreeMap::new(),
+        recreations: BTreeMap::new(),
+        marks: Arc::default(),
+        events: events(),
     }
+}
+
+/// Three events, the newest last.
+fn events() -> EventLog {
+    let draft = |second: i8, severity, kind, topic: Option<&str>, partition, message: &str, data| Draft {
+        at: noon() + SignedDuration::from_secs(i64::from(second)),
+        severity,
+        kind,
+        topic: topic.map(name),
+        partition,
+        message: message.to_owned(),
+        data,
+    };
+    let exited = EventData::Exited { cause: ExitCause::Panicked, offset: None, restarts_total: 1 };
+    let assigned = EventData::Partitions(Partitions { partitions: vec![0, 1], count: 2 });
+    let drafts = vec![
+        draft(0, Severity::Info, EventKind::Assigned, Some("orders"), None, "2 partitions assigned", assigned),
+        draft(1, Severity::Warning, EventKind::TaskExited, Some("orders"), Some(1), "boom\n\u{1b}[2J", exited),
+        draft(2, Severity::Info, EventKind::TopicRemoved, Some("app_log"), None, "gone", EventData::Nothing {}),
+    ];
+    EventLog::new(noon()).with(drafts, "host-1")
 }
 
 /// Acts by the partition that it is asked for.
@@ -375,6 +402,7 @@ async fn every_read_answers_as_declared() {
         ("/api/v1/topics/{topic}", "/api/v1/topics/orders"),
         ("/api/v1/tasks", "/api/v1/tasks"),
         ("/api/v1/tasks/{topic}/{partition}", "/api/v1/tasks/golang_log/1"),
+        ("/api/v1/events", "/api/v1/events"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
         ("/api/v1/dead-letters/{id}", "/api/v1/dead-letters/other:0:1"),
         ("/api/v1/sources", "/api/v1/sources"),
@@ -396,7 +424,7 @@ async fn every_read_answers_as_declared() {
 
 #[tokio::test]
 async fn every_list_says_whose_view_it_is() {
-    for path in ["/api/v1/topics", "/api/v1/tasks", "/api/v1/dead-letters", "/api/v1/sources"] {
+    for path in ["/api/v1/topics", "/api/v1/tasks", "/api/v1/events", "/api/v1/dead-letters", "/api/v1/sources"] {
         let json = get(path).await.json();
         assert_eq!(json["scope"], "instance", "{path}");
         assert!(json.get("next").is_some_and(Value::is_null), "{path}");
@@ -433,8 +461,72 @@ async fn tasks_are_filtered_and_ordered() {
 }
 
 #[tokio::test]
+async fn events_are_newest_first_and_filtered() {
+    let whole = get("/api/v1/events").await;
+    assert_eq!(whole.names("kind"), ["topic_removed", "task_exited", "assigned"]);
+    let exit = &whole.json()["items"][1];
+    assert_eq!((&exit["partition"], &exit["severity"], &exit["instance"]), (&Value::from(1), &Value::from("warning"), &Value::from("host-1")));
+    assert_eq!(exit["data"], serde_json::json!({"cause": "panicked", "offset": null, "restarts_total": 1}));
+    assert!(exit["id"].as_str().is_some_and(|id| id.ends_with("-2")), "{exit}");
+    assert_eq!(exit["at"], "2026-11-01T12:00:01.000Z");
+    assert_eq!(whole.json()["items"][0]["data"], serde_json::json!({}));
+    assert!(exit.get("seq").is_none());
+
+    assert_eq!(get("/api/v1/events?topic=orders").await.names("kind"), ["task_exited", "assigned"]);
+    assert_eq!(get("/api/v1/events?kind=assigned").await.names("topic"), ["orders"]);
+    assert_eq!(get("/api/v1/events?severity=info").await.names("kind"), ["topic_removed", "assigned"]);
+    assert_eq!(get("/api/v1/events?since=2026-11-01T12:00:01Z").await.names("kind"), ["topic_removed", "task_exited"]);
+    assert_eq!(get("/api/v1/events?topic=orders&severity=error").await.names("kind"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn paging_events_shows_each_once_while_new_ones_come() {
+    let first = get("/api/v1/events?limit=2").await;
+    let next = first.json()["next"].as_str().expect("more").to_owned();
+    assert_eq!(first.names("kind"), ["topic_removed", "task_exited"]);
+    let grown = Snapshot {
+        events: events().with(
+            vec![Draft {
+                at: noon(),
+                severity: Severity::Info,
+                kind: EventKind::TopicAdded,
+                topic: None,
+                partition: None,
+                message: String::new(),
+                data: EventData::Nothing {},
+            }],
+            "host-1",
+        ),
+        ..snapshot()
+    };
+    let path = format!("/api/v1/events?limit=2&cursor={next}");
+    let second = ask(&with_snapshot(grown), "GET", &path, &[]).await;
+    assert_declared("GET", "/api/v1/events", &second);
+    assert_eq!(second.names("kind"), ["assigned"]);
+    assert_eq!(second.json()["next"], Value::Null);
+
+    let restarted = Snapshot { events: EventLog::new(noon() + SignedDuration::from_secs(1)).with(Vec::new(), "host-1"), ..snapshot() };
+    let after_restart = ask(&with_snapshot(restarted), "GET", &path, &[]).await;
+    assert_eq!((after_restart.status, after_restart.names("kind")), (StatusCode::OK, Vec::new()));
+    let elsewhere = get(&format!("/api/v1/events?kind=assigned&cursor={next}")).await;
+    assert_problem(&elsewhere, ProblemCode::InvalidRequest);
+}
+
+#[tokio::test]
+async fn an_event_cannot_forge_a_row_of_the_table() {
+    let answer = ask(&state(), "GET", "/api/v1/events?limit=2", &[("accept", "text/plain")]).await;
+    assert_declared("GET", "/api/v1/events", &answer);
+    let lines: Vec<&str> = answer.text().lines().collect();
+    assert_eq!(lines[0], "AT                    SEVERITY  KIND           TOPIC    PARTITION  MESSAGE");
+    assert_eq!(lines[1], "2026-11-01T12:00:02Z  info      topic_removed  app_log  -          gone");
+    assert_eq!(lines[2], r"2026-11-01T12:00:01Z  warning   task_exited    orders   1          boom\n\u{1b}[2J");
+    assert!(lines[3].starts_with("# there are more rows"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn following_next_reaches_every_row_once() {
     for (path, field, expected) in [
+        ("/api/v1/events?topic=orders", "kind", vec!["task_exited", "assigned"]),
         ("/api/v1/tasks?sort=-lag", "topic", vec!["orders", "orders", "app_log", "golang_log", "golang_log"]),
         ("/api/v1/topics?q=o", "name", vec!["app_log", "golang_log", "orders"]),
     ] {
@@ -613,6 +705,13 @@ async fn wrong_parameters_are_named() {
         ("/api/v1/tasks", "min_lag=-1", "/query/min_lag"),
         ("/api/v1/tasks", "min_restarts=1.5", "/query/min_restarts"),
         ("/api/v1/tasks", "q=x", "/query/q"),
+        ("/api/v1/events", "kind=TaskExited", "/query/kind"),
+        ("/api/v1/events", "severity=fatal", "/query/severity"),
+        ("/api/v1/events", "since=yesterday", "/query/since"),
+        ("/api/v1/events", "topic=..", "/query/topic"),
+        ("/api/v1/events", "limit=1001", "/query/limit"),
+        ("/api/v1/events", "sort=at", "/query/sort"),
+        ("/api/v1/events", "cursor=e30", "/query/cursor"),
         ("/api/v1/dead-letters", "partition=-1", "/query/partition"),
         ("/api/v1/dead-letters", "since=yesterday", "/query/since"),
         ("/api/v1/dead-letters", "until=", "/query/until"),
@@ -728,6 +827,7 @@ async fn a_form_that_does_not_exist_is_406_but_never_for_probes_and_metrics() {
         ("/api/v1/topics", "/api/v1/topics"),
         ("/api/v1/topics/{topic}", "/api/v1/topics/orders"),
         ("/api/v1/tasks", "/api/v1/tasks"),
+        ("/api/v1/events", "/api/v1/events"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
         ("/api/v1/info", "/api/v1/info"),
         ("/api/v1/sources", "/api/v1/sources"),

@@ -1,7 +1,7 @@
 //! The observer: gathers what every part publishes and replaces the one snapshot that all readers share.
 //!
 //! Guarantees that the snapshot is built by one writer, from values that the parts publish, without a lock that the pipeline takes. Owns the rate meters and the first sight of each
-//! partition. Derives nothing itself: the rules are [`crate::status::derive`]'s.
+//! partition. Derives nothing itself: the rules are [`crate::status::derive`]'s and [`crate::status::events`]'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::pipeline::{PartitionProgress, PartitionWork};
 use crate::reconcile::TopicsView;
 use crate::sink::{SinkHandle, SinkStats};
 use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, TaskInput, TopicInput};
+use crate::status::events::{self, EventLog, Marks};
 use crate::status::rate::RateMeter;
 use crate::status::{Component, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
 use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
@@ -46,6 +47,7 @@ pub(super) struct Observer {
     pub(super) memory_limit: u64,
     pub(super) prefetch_bytes: u64,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
+    pub(super) dead_letters_max_bytes: u64,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) out: watch::Sender<Arc<Snapshot>>,
     /// The moment of the last snapshot, for liveness.
@@ -63,10 +65,15 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
         memory: Memory { limit_bytes: memory_limit, prefetch_bytes, in_flight_bytes: 0, peak_bytes: 0 },
         sink: SinkTotals::default(),
         dead_letters_bytes: 0,
+        dead_letters_max_bytes: 0,
         invariant_violations: BTreeMap::new(),
         needs_restart: Vec::new(),
         first_list: false,
         draining: false,
+        assignments: BTreeMap::new(),
+        recreations: BTreeMap::new(),
+        marks: Arc::new(Marks::default()),
+        events: EventLog::new(now),
     }
 }
 
@@ -84,26 +91,33 @@ impl Observer {
         let started = Instant::now();
         let mut memories = Memories::default();
         let mut slots = self.tasks.view();
+        let mut tasks_are_gone = false;
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => {}
-                changed = slots.changed() => {
-                    if changed.is_err() { return }
-                    // A storm of transitions is one snapshot.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    slots.mark_unchanged();
-                }
+                changed = slots.changed(), if !tasks_are_gone => match changed {
+                    Ok(()) => {
+                        // A storm of transitions is one snapshot.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        slots.mark_unchanged();
+                    }
+                    // The tasks' supervisor has ended because the process stops, which can be watched to its end.
+                    Err(_) => tasks_are_gone = true,
+                },
             }
-            let snapshot = self.take(&mut memories, started.elapsed(), Timestamp::now());
+            // The snapshot before is the memory of the events, so that they survive a restart of the observer.
+            let previous = self.out.borrow().clone();
+            let mut snapshot = self.take(&previous, &mut memories, started.elapsed(), Timestamp::now());
+            events::follow(&previous, &mut snapshot, &self.instance);
             self.out.send_replace(Arc::new(snapshot));
             self.beat.send_replace(Instant::now());
         }
     }
 
-    fn take(&self, memories: &mut Memories, elapsed: Duration, now: Timestamp) -> Snapshot {
+    fn take(&self, previous: &Snapshot, memories: &mut Memories, elapsed: Duration, now: Timestamp) -> Snapshot {
         let desired = self.desired.borrow().clone();
         let topics_view = self.topics.borrow().clone();
         let consumer = self.consumer.view().borrow().clone();
@@ -167,10 +181,15 @@ impl Observer {
             },
             sink: self.sink_stats.totals(),
             dead_letters_bytes: self.dead_letters.bytes(),
+            dead_letters_max_bytes: self.dead_letters_max_bytes,
             invariant_violations: BTreeMap::new(),
             needs_restart: file.needs_restart,
             first_list: desired.is_some(),
             draining: *self.draining.borrow(),
+            assignments: consumer.partitions.iter().map(|(partition, view)| (partition.clone(), view.epoch)).collect(),
+            recreations: topics_view.recreations.clone(),
+            marks: previous.marks.clone(),
+            events: previous.events.clone(),
         }
     }
 
@@ -256,7 +275,8 @@ fn partition_input(view: &PartitionView, high_watermark: Option<i64>) -> Partiti
         position: Some(view.position),
         committed: view.committed,
         committed_at: view.committed_at,
-        high_watermark,
+        // The end was asked for some time ago; what was read since proves a later one. Else a task with records in hand could show no lag.
+        high_watermark: high_watermark.map(|end| end.max(view.position)),
         lost: view.lost.clone(),
         lost_total: view.lost_total,
     }
@@ -275,5 +295,32 @@ fn component_row(part: Part, slot: &SlotView<NoProgress>, trouble: Option<&Reaso
         since_at,
         restarts_total: slot.restarts_total,
         last_exit: slot.last_exit.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_in_hand_are_lag_before_the_brokers_are_asked_again() {
+        let view = PartitionView {
+            epoch: 1,
+            start: 0,
+            position: 60,
+            settled: false,
+            committed: Some(50),
+            committed_at: None,
+            lost: Vec::new(),
+            lost_total: 0,
+        };
+        assert_eq!(partition_input(&view, Some(50)).high_watermark, Some(60));
+        assert_eq!(partition_input(&view, Some(70)).high_watermark, Some(70));
+        assert_eq!(partition_input(&view, None).high_watermark, None);
+    }
+
+    #[test]
+    fn a_renamed_consumer_would_be_rebuilt_unseen() {
+        assert_eq!(Part::Consumer.to_string(), events::CONSUMER);
     }
 }

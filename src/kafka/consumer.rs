@@ -175,7 +175,8 @@ impl Inner {
         }
         let trouble = session.trouble.clone();
         drop(session);
-        self.view.send_replace(Arc::new(ConsumerView { partitions: BTreeMap::new(), trouble, surprises: 0 }));
+        let intake_over = !*self.intake.borrow();
+        self.view.send_replace(Arc::new(ConsumerView { partitions: BTreeMap::new(), trouble, surprises: 0, intake_over }));
         result
     }
 
@@ -232,9 +233,10 @@ impl Partition {
         !self.held.is_empty()
     }
 
-    /// Whether everything that a task got is settled, or its task is gone with it and will read it again.
+    /// Whether everything that was taken for a task is settled, or its task is gone with it and will read it again.
     fn is_settled(&self) -> bool {
-        self.watermark() >= self.handed || self.mailbox.as_ref().is_none_or(mpsc::Sender::is_closed)
+        let is_done = self.held.is_empty() && self.watermark() >= self.handed;
+        is_done || self.mailbox.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
     /// What should be committed, if it is more than what is.
@@ -951,7 +953,13 @@ impl<'a> Session<'a> {
             };
             (key.clone(), view)
         };
-        let view = ConsumerView { partitions: self.partitions.iter().map(view).collect(), trouble: self.trouble.clone(), surprises: self.surprises };
+        let view = ConsumerView {
+            // Before the partitions, so that none of them gets more after they were looked at.
+            intake_over: !*self.inner.intake.borrow(),
+            partitions: self.partitions.iter().map(view).collect(),
+            trouble: self.trouble.clone(),
+            surprises: self.surprises,
+        };
         self.inner.view.send_if_modified(|current| {
             let is_new = **current != view;
             if is_new {

@@ -51,7 +51,11 @@ impl LogEnds {
             let keys: Vec<TopicPartition> = self.consumer.view().borrow().partitions.keys().cloned().collect();
             let is_question = !keys.is_empty();
             let known = EndsView::clone(&self.out.borrow());
-            let next = match self.lookups.ends(keys).await {
+            let answer = tokio::select! {
+                () = cancel.cancelled() => return,
+                answer = self.lookups.ends(keys) => answer,
+            };
+            let next = match answer {
                 Ok(ends) => {
                     if is_question {
                         self.consumer.note_answer();

@@ -113,7 +113,8 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
     let intake = match opened {
         Ok(intake) => intake,
         Err(error) => {
-            // The assignment has changed; the supervisor will be told and ends this life.
+            // The assignment has changed; the supervisor will be told and ends this life. Until then it must not hold up the start of others.
+            context.ready();
             debug!(topic = %key.topic, partition = key.partition, error = %error, "no intake, waiting to be ended");
             cancel.cancelled().await;
             return Ok(());

@@ -1,13 +1,15 @@
 //! The wire types of the read side. Times are RFC 3339 UTC, durations seconds, offsets plain integers, `null` means not known.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::events::{EventLog, Marks};
 use super::time_text;
-use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicSpec};
+use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicPartition, TopicSpec};
 
 /// The state of a task; a topic's is its worst task's. The order is from worst to best, as a topic shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -446,6 +448,17 @@ pub struct SinkTotals {
     pub duration_count: u64,
 }
 
+/// A topic that was deleted and created again under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recreation {
+    /// The first part of the document ids of the topic that was deleted.
+    pub before: String,
+    /// The same of the topic that is there now.
+    pub after: String,
+    /// When it was noticed.
+    pub at: Timestamp,
+}
+
 /// Everything the read side answers from: one consistent view of the instance at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
@@ -465,6 +478,8 @@ pub struct Snapshot {
     pub sink: SinkTotals,
     /// Bytes in the dead-letter store.
     pub dead_letters_bytes: u64,
+    /// Its configured limit.
+    pub dead_letters_max_bytes: u64,
     /// Violations of invariants that must never happen, by the invariant's name.
     pub invariant_violations: BTreeMap<String, u64>,
     /// Fields of the configuration whose new value takes effect at the next start.
@@ -473,4 +488,12 @@ pub struct Snapshot {
     pub first_list: bool,
     /// Whether the instance shuts down.
     pub draining: bool,
+    /// The partitions that this instance has; the number grows with every assignment of a partition.
+    pub assignments: BTreeMap<TopicPartition, u64>,
+    /// The topics that this process found to be re-created, with the newest time each.
+    pub recreations: BTreeMap<TopicName, Recreation>,
+    /// What the events have told.
+    pub marks: Arc<Marks>,
+    /// The newest events.
+    pub events: EventLog,
 }

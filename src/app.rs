@@ -25,8 +25,8 @@ use crate::desired::Merger;
 use crate::desired::file::FileSource;
 use crate::desired::store::TopicStore;
 use crate::desired::store::local::LocalStore;
-use crate::kafka::budget::Budget;
 use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups};
+use crate::memory::{Budget, Buffers};
 use crate::pipeline::PartitionWork;
 use crate::reconcile::{Reconciler, TopicsView};
 use crate::sink::elasticsearch::ElasticsearchSink;
@@ -43,6 +43,8 @@ const PREFETCH_BYTES: u64 = 16 << 20;
 /// How many times the bodies in flight may be held in records and segments: a record is held about two and a half times until it is settled (its chunk, its segment and the
 /// room that grew), so this is one request's worth behind each one in flight.
 const WAITING_BODIES: u64 = 5;
+/// Unused buffers of chunks and segments that are kept: what comes back between two bulk answers.
+const IDLE_BUFFER_BYTES: usize = 32 << 20;
 /// Parts of the instance are tried again at least this often: without one of them nothing works.
 const PART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -253,17 +255,19 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let bodies = sink_config.max_bytes * sink_config.in_flight as u64;
     // What waits behind full requests makes nothing faster; the configured limit is for those who raise the requests' size or number.
     let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies).min(bodies * WAITING_BODIES));
+    let buffers = Buffers::new(IDLE_BUFFER_BYTES);
     let sink_of_consumer = sink_handle.clone();
     let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
         kafka: config.kafka.clone(),
         prefetch_bytes: PREFETCH_BYTES,
         drain_timeout: config.supervision.drain_timeout,
         budget: budget.clone(),
+        buffers: buffers.clone(),
         sink_is_well: Arc::new(move || sink_of_consumer.is_well()),
     });
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone());
 
-    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone());
+    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
     let patience = &config.supervision;
     let task_settings = Settings {
         backoff_max: patience.backoff_max,

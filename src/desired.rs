@@ -1,7 +1,7 @@
 //! Desired state: which topics drover must keep flowing, and under which spec.
 //!
 //! Guarantees: what is published is always a complete list; a source that cannot be read keeps its last good list, and the status says so and since when; an unreadable
-//! source is never an empty one. Owns the sources ([`file`], [`store`]) and their [`merge`]. Does not touch Kafka and starts no task: it says what is wanted,
+//! source is never an empty one. Owns the sources ([`mod@file`], [`store`]) and their [`merge`]. Does not touch Kafka and starts no task: it says what is wanted,
 //! [`reconcile`](crate::reconcile) makes it so.
 
 use std::collections::BTreeMap;

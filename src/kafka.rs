@@ -20,7 +20,6 @@ use jiff::Timestamp;
 use crate::status::{LostRange, Reason};
 use crate::topic::TopicPartition;
 
-pub mod budget;
 pub mod chunk;
 mod client;
 mod consumer;

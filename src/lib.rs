@@ -33,6 +33,7 @@
 //! | bulk requests; what each answer means | [`sink`] |
 //! | records that nobody will take | [`dead_letters`] |
 //! | states, health, reasons, the snapshot | [`status`] |
+//! | the memory budget, and buffers that are used again | [`memory`] |
 //! | the database file under the embedded store, the local dead letters and the restart ledger | `embedded` |
 //! | the HTTP API, its problems and its OpenAPI document | [`api`] |
 //! | start order, stop order, wiring | [`app`] |
@@ -50,6 +51,7 @@ pub mod dead_letters;
 pub mod desired;
 mod embedded;
 pub mod kafka;
+pub mod memory;
 pub mod pipeline;
 pub mod reconcile;
 pub mod sink;

@@ -1,7 +1,7 @@
 //! From a record to a document, and when a record counts as settled.
 //!
 //! Guarantees: the watermark that a task publishes never passes a record that is not indexed, dead-lettered or skipped by a policy; dead letters are durable before it does; a task that ends in
-//! whatever way has lost nothing, since the next life begins at the watermark. Owns the partition task ([`task`]), the formats ([`format`]) and the offset ledger ([`ledger`]). Knows neither
+//! whatever way has lost nothing, since the next life begins at the watermark. Owns the partition task (`task.rs`), the formats ([`mod@format`]) and the offset ledger ([`ledger`]). Knows neither
 //! rdkafka nor HTTP: chunks come from the consumer's [`Intake`](crate::kafka::Intake), documents go to the [sink](crate::sink).
 //!
 //! Nothing per record crosses a channel, allocates or wakes a task: chunks come in, segments go out, and one outcome comes back for each segment.
@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 
 use crate::dead_letters::DeadLetters;
 use crate::kafka::ConsumerHandle;
+use crate::memory::Buffers;
 use crate::sink::SinkHandle;
 use crate::supervisor::{TaskContext, TaskError, Work};
 use crate::topic::{Facts, TopicPartition, TopicSpec};
@@ -42,14 +43,15 @@ pub struct PartitionWork {
     consumer: ConsumerHandle,
     sink: SinkHandle,
     dead_letters: Arc<dyn DeadLetters>,
+    buffers: Buffers,
     /// Counts go on when a partition leaves and comes back.
     progress: Mutex<BTreeMap<TopicPartition, Arc<PartitionProgress>>>,
 }
 
 impl PartitionWork {
-    /// Tasks between this consumer and this sink.
-    pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>) -> Self {
-        Self { consumer, sink, dead_letters, progress: Mutex::new(BTreeMap::new()) }
+    /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`.
+    pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers) -> Self {
+        Self { consumer, sink, dead_letters, buffers, progress: Mutex::new(BTreeMap::new()) }
     }
 }
 
@@ -64,7 +66,12 @@ impl Work for PartitionWork {
     }
 
     fn run(&self, key: TopicPartition, spec: PartitionSpec, context: TaskContext<PartitionProgress>) -> BoxFuture<'static, Result<(), TaskError>> {
-        let parts = task::Parts { consumer: self.consumer.clone(), sink: self.sink.clone(), dead_letters: self.dead_letters.clone() };
+        let parts = task::Parts {
+            consumer: self.consumer.clone(),
+            sink: self.sink.clone(),
+            dead_letters: self.dead_letters.clone(),
+            buffers: self.buffers.clone(),
+        };
         Box::pin(task::run(parts, key, spec, context))
     }
 }

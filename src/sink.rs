@@ -5,6 +5,7 @@
 
 use tokio::sync::{mpsc, watch};
 
+use crate::memory::Buffer;
 use crate::status::{Reason, ReasonCode};
 
 mod answer;
@@ -23,7 +24,7 @@ pub use stats::SinkStats;
 #[derive(Debug)]
 pub struct Segment {
     /// Action and source lines of all items, each ending in LF.
-    pub body: Vec<u8>,
+    pub body: Buffer,
     /// The end of each item in `body`; an item is its action line and its source line.
     pub ends: Vec<u32>,
     /// Send it in a request of its own: it probes whether its index accepts documents again, or hunts a culprit.
@@ -184,7 +185,7 @@ mod tests {
     }
 
     fn segment(ticket: u64, to: &mpsc::UnboundedSender<(u64, Outcome)>) -> Segment {
-        Segment { body: b"{}\n{}\n".to_vec(), ends: vec![6], alone: false, hurry: false, reply: Reply::new(ticket, to.clone()) }
+        Segment { body: b"{}\n{}\n".to_vec().into(), ends: vec![6], alone: false, hurry: false, reply: Reply::new(ticket, to.clone()) }
     }
 
     #[tokio::test]

@@ -3,12 +3,12 @@
 //! Guarantees that a chunk's records are in offset order, all of one partition and one life of its mailbox, and that `next_offset` is past all of them. Payloads are
 //! copied once, into one buffer; a record is a few numbers that point into it, so nothing is allocated per record. Knows nothing of rdkafka.
 
-use super::budget::Charge;
+use crate::memory::{Buffer, Buffers, Charge};
 
 /// Consecutive records of one partition. Offsets may have gaps (compaction, transactions), so `next_offset` is explicit.
 #[derive(Debug)]
 pub struct Chunk {
-    data: Vec<u8>,
+    data: Buffer,
     records: Vec<RecordMeta>,
     next_offset: i64,
     /// The memory this chunk holds; the pipeline resizes it to what formatting adds and drops it when the records are settled.
@@ -55,7 +55,8 @@ pub struct Header<'a> {
 /// Fills a chunk, one record after the other. It begins each chunk with the room that the one before needed, so that a steady stream does not grow its buffers again and again.
 #[derive(Debug, Default)]
 pub struct ChunkBuilder {
-    data: Vec<u8>,
+    buffers: Option<Buffers>,
+    data: Buffer,
     records: Vec<RecordMeta>,
     next_offset: i64,
     expected_bytes: usize,
@@ -63,6 +64,18 @@ pub struct ChunkBuilder {
 }
 
 impl ChunkBuilder {
+    /// A builder that takes its buffers from `buffers`.
+    pub fn new(buffers: Buffers) -> Self {
+        Self { buffers: Some(buffers), ..Self::default() }
+    }
+
+    /// Forgets what was appended.
+    pub fn clear(&mut self) {
+        self.data = Buffer::default();
+        self.records.clear();
+        self.next_offset = 0;
+    }
+
     /// Whether nothing was appended and no offset was passed.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.next_offset == 0
@@ -88,7 +101,10 @@ impl ChunkBuilder {
         headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) {
         if self.records.is_empty() {
-            self.data.reserve(self.expected_bytes);
+            match &self.buffers {
+                Some(buffers) => self.data = buffers.take(self.expected_bytes),
+                None => self.data.reserve(self.expected_bytes),
+            }
             self.records.reserve(self.expected_records);
         }
         let start = self.data.len();
@@ -126,7 +142,7 @@ impl ChunkBuilder {
     /// Gives back room that was expected and not needed.
     pub fn fit(&mut self) {
         if self.data.capacity() > 2 * self.data.len() + 4096 {
-            self.data.shrink_to_fit();
+            self.data = Buffer::from(self.data.to_vec());
         }
         if self.records.capacity() > 2 * self.records.len() + 64 {
             self.records.shrink_to_fit();
@@ -149,7 +165,7 @@ impl Chunk {
 
     /// A chunk of nothing, which holds no memory.
     pub fn empty() -> Self {
-        Self { data: Vec::new(), records: Vec::new(), next_offset: 0, charge: Charge::none() }
+        Self { data: Buffer::default(), records: Vec::new(), next_offset: 0, charge: Charge::none() }
     }
 
     /// Number of records; may be 0 when the chunk only passes offsets.
@@ -248,7 +264,7 @@ fn position(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::budget::Budget;
+    use crate::memory::Budget;
 
     #[test]
     fn parts_of_a_record_come_back_as_they_went_in() {

@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::budget::Budget;
 use super::chunk::{Chunk, ChunkBuilder};
 use super::client::{self, Events, GroupEvent};
 use super::ffi::{Batch, CommitQueue, CommitResult, Message, OwnQueue};
@@ -26,6 +25,7 @@ use super::handle::{Command, ConsumerHandle, Intake, OpenError, Subscription, Wa
 use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
 use crate::config::KafkaConfig;
+use crate::memory::{Budget, Buffers};
 use crate::status::{LostRange, Reason, ReasonCode};
 use crate::topic::{TopicName, TopicPartition};
 
@@ -36,7 +36,7 @@ const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// How long the thread sleeps when it must not take a batch; tasks wake it earlier.
 const IDLE_WAIT: Duration = Duration::from_millis(5);
 /// A chunk is handed over when it has so many bytes.
-const CHUNK_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = 512 << 10;
 /// Chunks that wait in a mailbox.
 const MAILBOX_CHUNKS: usize = 2;
 /// How long everybody waits for one blocked partition before it is paused alone.
@@ -65,6 +65,8 @@ pub struct ConsumerSettings {
     pub drain_timeout: Duration,
     /// Memory for what is taken from librdkafka.
     pub budget: Budget,
+    /// Where chunks get their buffers.
+    pub buffers: Buffers,
     /// Whether waiting for revoked partitions to settle makes sense.
     pub sink_is_well: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -280,7 +282,7 @@ impl Partition {
     /// Forgets what is on the way to the task and has not reached its mailbox.
     fn stop_intake(&mut self) {
         self.held.clear();
-        self.builder = ChunkBuilder::default();
+        self.builder.clear();
         self.blocked_since = None;
     }
 
@@ -737,7 +739,7 @@ impl<'a> Session<'a> {
                 committed_at: None,
                 commit_sent: None,
                 mailbox: None,
-                builder: ChunkBuilder::default(),
+                builder: ChunkBuilder::new(self.inner.settings.buffers.clone()),
                 held: VecDeque::new(),
                 blocked_since: None,
                 closed: false,

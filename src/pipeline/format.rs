@@ -389,8 +389,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kafka::budget::Budget;
     use crate::kafka::chunk::{Chunk, ChunkBuilder};
+    use crate::memory::Budget;
     use crate::topic::document_id;
 
     const NOON: i64 = 1_767_268_800_123; // 2026-01-01T12:00:00.123Z

@@ -21,6 +21,7 @@ use super::progress::{PartitionProgress, State, now_ms};
 use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
 use crate::kafka::chunk::{Chunk, Record};
 use crate::kafka::{ConsumerHandle, Intake};
+use crate::memory::{Buffer, Buffers};
 use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
 use crate::status::{Reason, ReasonCode};
 use crate::supervisor::{Care, TaskContext, TaskError};
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     pub(super) consumer: ConsumerHandle,
     pub(super) sink: SinkHandle,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
+    pub(super) buffers: Buffers,
 }
 
 /// What the ledger keeps of a chunk until it is settled.
@@ -199,16 +201,16 @@ impl Task {
         Ok(())
     }
 
-    fn segment(&self, ticket: u64, body: Vec<u8>, ends: Vec<u32>, alone: bool) -> Segment {
+    fn segment(&self, ticket: u64, body: Buffer, ends: Vec<u32>, alone: bool) -> Segment {
         // Once the window is full nothing more comes from here until something settles.
         let hurry = alone || self.ledger.pending() >= MOST_SEGMENTS || self.ledger.bytes() >= MOST_BYTES;
         Segment { body, ends, alone, hurry, reply: Reply::new(ticket, self.reply_to.clone()) }
     }
 
     /// Formats a chunk's records; notes which of them became no document.
-    fn format(&mut self, kept: &mut Kept) -> (Vec<u8>, Vec<u32>) {
+    fn format(&mut self, kept: &mut Kept) -> (Buffer, Vec<u32>) {
         let records = kept.chunk.len();
-        let mut body = Vec::with_capacity(kept.chunk.bytes() + records * ROOM_PER_RECORD);
+        let mut body = self.parts.buffers.take(kept.chunk.bytes() + records * ROOM_PER_RECORD);
         let mut ends = Vec::with_capacity(records);
         kept.not_items.clear();
         kept.deaths.clear();
@@ -375,7 +377,7 @@ impl Task {
     /// Sends one document in a request of its own and waits for its outcome; what comes of earlier segments is ignored.
     async fn probe(&mut self, lines: &[u8]) -> Result<Outcome, Halt> {
         let end = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-        let segment = self.segment(PROBE, lines.to_vec(), vec![end], true);
+        let segment = self.segment(PROBE, Buffer::from(lines.to_vec()), vec![end], true);
         tokio::select! {
             () = self.cancel.cancelled() => return Err(Halt::Cancelled),
             () = self.parts.sink.submit(segment) => {}

@@ -3,13 +3,15 @@
 //! Guarantees that a body is cut at the ends of items only, that every item of every batch keeps its segment and its number there, and that no item is lost or doubled by
 //! gathering, halving, isolating or keeping. Owns the layout of a [`Batch`]. Pure: knows no server, no clock and no outcome.
 //!
-//! Nothing is done per item before something fails: the first segment's buffer becomes the body, later ones are appended to it, and the segments' lists of ends move over as they
+//! Nothing is done per item before something fails: segments are appended to a body whose buffer is used again, and their lists of ends move over as they
 //! are. Halves share their body. Only keeping some items of many copies, and only those.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
+
+use crate::memory::{Buffer, Buffers};
 
 /// The number under which the sink knows a segment.
 pub(crate) type SegmentKey = u64;
@@ -225,13 +227,21 @@ impl Copying {
 }
 
 /// The body that is being gathered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gathering {
-    body: Vec<u8>,
+    buffers: Buffers,
+    /// How large a body may become.
+    room: usize,
+    body: Buffer,
     parts: Vec<Part>,
 }
 
 impl Gathering {
+    /// Gathers bodies of at most `room` bytes in buffers that are used again once the body was sent.
+    pub(crate) fn new(buffers: Buffers, room: usize) -> Self {
+        Self { buffers, room, body: Buffer::default(), parts: Vec::new() }
+    }
+
     /// Whether nothing was gathered.
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -243,13 +253,12 @@ impl Gathering {
     }
 
     /// Adds a segment.
-    pub(crate) fn add(&mut self, segment: SegmentKey, body: Vec<u8>, ends: Vec<u32>) {
-        let start = self.body.len();
+    pub(crate) fn add(&mut self, segment: SegmentKey, body: &[u8], ends: Vec<u32>) {
         if self.parts.is_empty() {
-            self.body = body;
-        } else {
-            self.body.extend_from_slice(&body);
+            self.body = self.buffers.take(self.room);
         }
+        let start = self.body.len();
+        self.body.extend_from_slice(body);
         self.parts.push(Part { segment, first: 0, start, ends });
     }
 
@@ -258,8 +267,8 @@ impl Gathering {
         if self.is_empty() {
             return None;
         }
-        let gathered = std::mem::take(self);
-        Some(Batch::new(new_id(), Bytes::from(gathered.body), gathered.parts))
+        let body = Bytes::from_owner(std::mem::take(&mut self.body));
+        Some(Batch::new(new_id(), body, std::mem::take(&mut self.parts)))
     }
 }
 
@@ -270,8 +279,8 @@ pub(crate) fn is_well_formed(body: &[u8], ends: &[u32]) -> bool {
 }
 
 /// One segment as batches of its own, none larger than `max_bytes`, save those of a single item.
-pub(crate) fn alone(segment: SegmentKey, body: Vec<u8>, ends: Vec<u32>, max_bytes: usize, new_id: &mut impl FnMut() -> u64) -> Vec<Batch> {
-    let whole = Batch::new(0, Bytes::from(body), Vec::new());
+pub(crate) fn alone(segment: SegmentKey, body: Buffer, ends: Vec<u32>, max_bytes: usize, new_id: &mut impl FnMut() -> u64) -> Vec<Batch> {
+    let whole = Batch::new(0, Bytes::from_owner(body), Vec::new());
     let mut rest = Part { segment, first: 0, start: 0, ends };
     let mut batches = Vec::new();
     while rest.len() > 0 {
@@ -305,10 +314,10 @@ mod tests {
     }
 
     fn gathered(segments: &[u32]) -> Batch {
-        let mut gathering = Gathering::default();
+        let mut gathering = Gathering::new(Buffers::new(1 << 20), 1 << 20);
         for (key, items) in segments.iter().enumerate() {
             let (body, ends) = segment(key as u64, *items);
-            gathering.add(key as u64, body, ends);
+            gathering.add(key as u64, &body, ends);
         }
         gathering.take(&mut counter()).unwrap()
     }
@@ -337,11 +346,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lonely_segment_is_not_copied() {
+    fn a_body_that_was_sent_gives_its_buffer_to_the_next() {
         let (body, ends) = segment(7, 3);
-        let address = body.as_ptr();
-        let mut gathering = Gathering::default();
-        gathering.add(7, body, ends);
+        let mut gathering = Gathering::new(Buffers::new(1 << 20), 1 << 17);
+        gathering.add(7, &body, ends.clone());
+        let sent = gathering.take(&mut counter()).unwrap();
+        let address = sent.body.as_ptr();
+        drop(sent);
+        gathering.add(8, &body, ends);
         assert_eq!(gathering.take(&mut counter()).unwrap().body.as_ptr(), address);
     }
 
@@ -406,7 +418,7 @@ mod tests {
         #[test]
         fn a_large_segment_is_cut_at_items_only(count in 1u32..60, max_bytes in 1usize..100) {
             let (body, ends) = segment(3, count);
-            let batches = alone(3, body, ends, max_bytes, &mut counter());
+            let batches = alone(3, Buffer::from(body), ends, max_bytes, &mut counter());
             prop_assert!(batches.iter().all(|batch| batch.body.len() <= max_bytes || batch.len() == 1));
             prop_assert_eq!(batches.iter().flat_map(items).collect::<Vec<_>>(), (0..count).map(|item| (3, item)).collect::<Vec<_>>());
         }

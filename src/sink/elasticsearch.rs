@@ -47,6 +47,7 @@ use super::stats::{RequestOutcome, SinkStats};
 use super::trouble::Troubles;
 use super::{Outcome, ParkCause, Rejection, Segment, SinkHandle, SinkHealth};
 use crate::config::ElasticsearchConfig;
+use crate::memory::Buffers;
 use crate::status::{Reason, ReasonCode};
 
 pub use super::node::SetupError;
@@ -101,6 +102,8 @@ pub struct ElasticsearchSink {
     in_flight: usize,
     timeout: Duration,
     tuning: Tuning,
+    /// Buffers of bodies, used again.
+    bodies: Buffers,
     /// Held by the life that runs; the queue outlives it.
     segments: Mutex<mpsc::Receiver<Segment>>,
     health: watch::Sender<SinkHealth>,
@@ -125,6 +128,8 @@ impl ElasticsearchSink {
             in_flight: config.in_flight.max(1),
             timeout: config.timeout,
             tuning,
+            // One body for each request and one that is being gathered.
+            bodies: Buffers::new(usize::try_from(config.max_bytes).unwrap_or(usize::MAX).saturating_mul(config.in_flight + 1)),
             segments: Mutex::new(segments),
             health,
             stats: stats.clone(),
@@ -213,7 +218,7 @@ impl<'a> Life<'a> {
         Self {
             sink,
             open: OpenSegments::default(),
-            gathering: Gathering::default(),
+            gathering: Gathering::new(sink.bodies.clone(), sink.max_bytes),
             gathered_until: None,
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -282,7 +287,7 @@ impl<'a> Life<'a> {
         if self.gathering.is_empty() {
             self.gathered_until = Some(Instant::now() + self.sink.linger);
         }
-        self.gathering.add(key, body, ends);
+        self.gathering.add(key, &body, ends);
         if hurry || self.gathering.bytes() >= self.max_bytes {
             self.flush();
         }
@@ -753,7 +758,7 @@ mod tests {
             body.extend_from_slice(format!("{{\"m\":\"{source}\"}}\n").as_bytes());
             ends.push(body.len() as u32);
         }
-        Segment { body, ends, alone: false, hurry: false, reply: Reply::new(ticket, to.clone()) }
+        Segment { body: body.into(), ends, alone: false, hurry: false, reply: Reply::new(ticket, to.clone()) }
     }
 
     fn settled(retried: u32) -> Outcome {
@@ -1158,10 +1163,10 @@ mod tests {
     async fn segments_that_say_nothing_or_nonsense_are_answered() {
         let server = StubServer::start().await;
         let mut bench = Bench::against(&server);
-        let empty = Segment { body: Vec::new(), ends: Vec::new(), alone: false, hurry: false, reply: Reply::new(1, bench.to.clone()) };
+        let empty = Segment { body: Vec::new().into(), ends: Vec::new(), alone: false, hurry: false, reply: Reply::new(1, bench.to.clone()) };
         bench.handle.submit(empty).await;
         assert_eq!(bench.outcome().await, (1, settled(0)));
-        let nonsense = Segment { body: b"{}".to_vec(), ends: vec![7], alone: false, hurry: false, reply: Reply::new(2, bench.to.clone()) };
+        let nonsense = Segment { body: b"{}".to_vec().into(), ends: vec![7], alone: false, hurry: false, reply: Reply::new(2, bench.to.clone()) };
         bench.handle.submit(nonsense).await;
         assert_eq!(bench.outcome().await, (2, Outcome::Lost));
         bench.end().await;

@@ -64,7 +64,7 @@ impl Bench {
             );
             ends.push(u32::try_from(body.len()).expect("a small body"));
         }
-        Segment { body, ends, alone: false, hurry: false, reply: Reply::new(ticket, self.to.clone()) }
+        Segment { body: body.into(), ends, alone: false, hurry: false, reply: Reply::new(ticket, self.to.clone()) }
     }
 
     async fn outcome(&mut self) -> (u64, Outcome) {

@@ -56,6 +56,7 @@ pub fn all() -> Vec<Contender> {
     vec![
         Contender { name: "R0 librdkafka, counts only", kind: Kind::Rung(rungs::COUNT) },
         Contender { name: "R2 R0 + bodies + POST", kind: Kind::Rung(rungs::SEND) },
+        Contender { name: "R3 R2 with records one by one", kind: Kind::Rung(rungs::POLL) },
         Contender { name: "drover", kind: Kind::Drover },
     ]
 }

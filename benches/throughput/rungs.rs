@@ -2,6 +2,7 @@
 //!
 //! * *count*: `rd_kafka_consume_batch_queue` over all partitions, count, destroy.
 //! * *send*: the same, with an action line and the payload appended to a body of 8 MiB, and two threads with a connection each that POST it.
+//! * *poll*: as *send*, but with records taken one by one through the safe API: what batches save.
 
 #![allow(unsafe_code, reason = "batch consumption is not in the safe API")]
 
@@ -10,7 +11,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings::{
     rd_kafka_consume_batch_queue, rd_kafka_message_destroy, rd_kafka_message_t, rd_kafka_queue_destroy, rd_kafka_queue_get_consumer,
@@ -18,7 +19,7 @@ use rdkafka::bindings::{
 };
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::contenders::BULK_BYTES;
 
@@ -26,6 +27,8 @@ use crate::contenders::BULK_BYTES;
 pub const COUNT: &str = "count";
 /// The rung that builds and sends bodies.
 pub const SEND: &str = "send";
+/// The rung that does the same with records taken one by one.
+pub const POLL: &str = "poll";
 /// What a rung prints before the seconds.
 pub const DONE: &str = "rung done ";
 
@@ -36,6 +39,7 @@ const IN_FLIGHT: usize = 2;
 
 struct Arguments {
     sends: bool,
+    polls: bool,
     bootstrap: String,
     topic: String,
     partitions: i32,
@@ -43,20 +47,21 @@ struct Arguments {
     endpoint: String,
 }
 
-/// `count|send BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT`; prints [`DONE`] and waits to be killed.
+/// `count|send|poll BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT`; prints [`DONE`] and waits to be killed.
 pub fn run(arguments: &[String]) {
     let [rung, bootstrap, topic, partitions, records, endpoint, ..] = arguments else {
         panic!("rung NAME BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT")
     };
     let arguments = Arguments {
-        sends: rung == SEND,
+        sends: rung != COUNT,
+        polls: rung == POLL,
         bootstrap: bootstrap.clone(),
         topic: topic.clone(),
         partitions: partitions.parse().expect("a number of partitions"),
         records: records.parse().expect("a number of records"),
         endpoint: endpoint.clone(),
     };
-    let seconds = consume(&arguments);
+    let seconds = if arguments.polls { poll(&arguments) } else { consume(&arguments) };
     println!("{DONE}{seconds}");
     loop {
         thread::park();
@@ -99,6 +104,23 @@ fn consume(arguments: &Arguments) -> f64 {
     // SAFETY: got above, not used any more.
     unsafe { rd_kafka_queue_destroy(queue) };
     seconds
+}
+
+/// The same with `BaseConsumer::poll`, which gives one record a call.
+fn poll(arguments: &Arguments) -> f64 {
+    let consumer = assigned_consumer(arguments);
+    let mut sender = Sender::start(&arguments.endpoint);
+    let mut started: Option<Instant> = None;
+    let mut seen = 0;
+    while seen < arguments.records {
+        let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
+        let message = message.expect("a record");
+        started.get_or_insert_with(Instant::now);
+        sender.append(message.partition(), message.offset(), message.payload().expect("a value"));
+        seen += 1;
+    }
+    sender.finish();
+    started.map_or(0.0, |at| at.elapsed().as_secs_f64())
 }
 
 /// librdkafka's options as drover's.

@@ -16,7 +16,7 @@ use crate::harness::wait::{try_wait_until, wait_until};
 
 /// Longer than the program takes to say what is wrong, also on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
-/// A file that is usable although nobody answers at its addresses: ports below 1024 that no one listens on.
+/// A file that is usable although nobody answers at its addresses.
 const UNREACHABLE: &str = "kafka: {brokers: ['127.0.0.1:1']}\nelasticsearch: {urls: ['http://127.0.0.1:1']}\ntopics: [{topic: orders}]\n";
 
 /// A folder with a configuration, in which the program is run.

@@ -265,7 +265,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         buffers: buffers.clone(),
         sink_is_well: Arc::new(move || sink_of_consumer.is_well()),
     });
-    let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone());
+    let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
     let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
     let patience = &config.supervision;

@@ -41,6 +41,8 @@ pub(super) struct Info {
     components: Vec<Component>,
     /// Fields of the configuration whose new value takes effect at the next start.
     needs_restart: Vec<String>,
+    /// What an operator should know although nothing is wrong yet.
+    warnings: Vec<String>,
     /// Configured limits.
     limits: Limits,
     /// Memory held.
@@ -102,6 +104,7 @@ pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: Hea
         data_dir: info.data_dir.clone(),
         components: snapshot.components.clone(),
         needs_restart: snapshot.needs_restart.clone(),
+        warnings: snapshot.warnings.clone(),
         limits: Limits {
             memory_bytes: info.memory_bytes,
             max_connections: state.http.max_connections,

@@ -161,6 +161,7 @@ fn snapshot() -> Snapshot {
         dead_letters_max_bytes: 100,
         invariant_violations: BTreeMap::new(),
         needs_restart: vec!["kafka".to_owned()],
+        warnings: vec!["the group has another member".to_owned()],
         first_list: true,
         draining: false,
         assignments: BTreeMap::new(),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::components::{Component as Part, Components};
 use crate::dead_letters::DeadLetters;
@@ -68,6 +69,7 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
         dead_letters_max_bytes: 0,
         invariant_violations: BTreeMap::new(),
         needs_restart: Vec::new(),
+        warnings: Vec::new(),
         first_list: false,
         draining: false,
         assignments: BTreeMap::new(),
@@ -112,6 +114,9 @@ impl Observer {
             let previous = self.out.borrow().clone();
             let mut snapshot = self.take(&previous, &mut memories, started.elapsed(), Timestamp::now());
             events::follow(&previous, &mut snapshot, &self.instance);
+            for warning in snapshot.warnings.iter().filter(|warning| !previous.warnings.contains(warning)) {
+                warn!("{warning}");
+            }
             self.out.send_replace(Arc::new(snapshot));
             self.beat.send_replace(Instant::now());
         }
@@ -184,6 +189,7 @@ impl Observer {
             dead_letters_max_bytes: self.dead_letters_max_bytes,
             invariant_violations: BTreeMap::new(),
             needs_restart: file.needs_restart,
+            warnings: warnings(ends.members),
             first_list: desired.is_some(),
             draining: *self.draining.borrow(),
             assignments: consumer.partitions.iter().map(|(partition, view)| (partition.clone(), view.epoch)).collect(),
@@ -207,6 +213,16 @@ impl Observer {
         }
         rows
     }
+}
+
+/// Without etcd each instance keeps its topics to itself, so others in its group know nothing of them.
+fn warnings(members: usize) -> Vec<String> {
+    if members < 2 {
+        return Vec::new();
+    }
+    vec![format!(
+        "the consumer group has {members} members and there is no etcd: each instance knows only the topics of its own file and data_dir; give them the same file, or run one instance"
+    )]
 }
 
 impl Memories {

@@ -15,6 +15,8 @@ use crate::topic::TopicPartition;
 
 /// How often the ends are asked for.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The group's members are asked for once in so many times.
+const GROUP_EVERY: u32 = 5;
 
 /// The ends of the partitions at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,27 +25,30 @@ pub struct EndsView {
     pub ends: BTreeMap<TopicPartition, i64>,
     /// Why they do not answer.
     pub trouble: Option<Reason>,
+    /// Members of the consumer group, this one among them, as far as brokers tell.
+    pub members: usize,
 }
 
 /// Asks for the ends of what the consumer has.
 pub struct LogEnds {
     lookups: Lookups,
     consumer: ConsumerHandle,
+    group: String,
     out: watch::Sender<Arc<EndsView>>,
 }
 
 impl LogEnds {
-    /// Ends of the partitions that `consumer` has. It is told when the brokers answer.
-    pub fn new(lookups: Lookups, consumer: ConsumerHandle) -> (Self, watch::Receiver<Arc<EndsView>>) {
+    /// Ends of the partitions that `consumer`, a member of `group`, has. It is told when the brokers answer.
+    pub fn new(lookups: Lookups, consumer: ConsumerHandle, group: String) -> (Self, watch::Receiver<Arc<EndsView>>) {
         let (out, view) = watch::channel(Arc::new(EndsView::default()));
-        (Self { lookups, consumer, out }, view)
+        (Self { lookups, consumer, group, out }, view)
     }
 
     /// Asks again and again until cancelled.
     pub async fn run(&self, cancel: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for turn in (0..GROUP_EVERY).cycle() {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => {}
@@ -63,18 +68,38 @@ impl LogEnds {
                     if known.trouble.is_some() {
                         info!("kafka answers again");
                     }
-                    EndsView { ends, trouble: None }
+                    EndsView { ends, trouble: None, ..known }
                 }
                 Err(error) => {
                     let since_at = known.trouble.as_ref().map_or_else(Timestamp::now, |reason| reason.since_at);
                     if known.trouble.is_none() {
                         warn!(error = %error, "kafka does not answer");
                     }
-                    EndsView { ends: known.ends, trouble: Some(unreachable(&error.to_string(), since_at)) }
+                    EndsView { trouble: Some(unreachable(&error.to_string(), since_at)), ..known }
                 }
             };
             self.out.send_replace(Arc::new(next));
+            if turn == 0 {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = self.count_members() => {}
+                }
+            }
         }
+    }
+}
+
+impl LogEnds {
+    async fn count_members(&self) {
+        // Silence says nothing about the group; the question about the ends tells of an outage.
+        let Ok(members) = self.lookups.group_members(self.group.clone()).await else { return };
+        self.out.send_if_modified(|view| {
+            let is_new = view.members != members;
+            if is_new {
+                *view = Arc::new(EndsView { members, ..EndsView::clone(view) });
+            }
+            is_new
+        });
     }
 }
 

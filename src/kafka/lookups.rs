@@ -160,6 +160,18 @@ impl Lookups {
         blocking("the look-up of log ends", move || this.list(&keys, Offset::End)).await
     }
 
+    /// How many members the consumer group has. Groups of the newer protocol (KIP-848) are not told this way and answer 0.
+    pub async fn group_members(&self, group: String) -> Result<usize, LookupError> {
+        let this = self.clone();
+        blocking("the look-up of the group", move || {
+            this.serve();
+            let groups =
+                this.client.fetch_group_list(Some(&group), TIMEOUT).map_err(|error| unanswered("the look-up of the group", error.to_string()))?;
+            Ok(groups.groups().iter().map(|found| found.members().len()).sum())
+        })
+        .await
+    }
+
     fn list(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
         let what = "the look-up of offsets";
         self.serve();

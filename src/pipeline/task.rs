@@ -278,8 +278,8 @@ impl Task {
         }
         let letters = self.letters(ticket, &rejected);
         let dead = letters.len() as u64;
-        if dead > 0 {
-            self.keep_letters(letters).await?;
+        if dead > 0 && self.keep_letters(letters, Waiting::HoldsNothing).await? == Safe::Late {
+            return Ok(());
         }
         let Some(kept) = self.ledger.settle(ticket) else { return Ok(()) };
         let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.skipped;
@@ -307,24 +307,38 @@ impl Task {
         letters
     }
 
-    /// Makes letters durable, however long it takes: the offset must not move past them before.
-    async fn keep_letters(&mut self, letters: Vec<DeadLetter>) -> Result<(), Halt> {
-        let mut tries = 0;
-        loop {
-            fail::fail_point!("dead_letter_write");
-            let Err(error) = self.parts.dead_letters.put(letters.clone()).await else { break };
-            if tries == 0 {
-                warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = %error, "dead letters cannot be kept, the partition waits");
-                self.progress.wait_for(Some(letters_reason(&error)));
-            }
+    /// Makes letters durable, however long it takes: the offset must not move past them before. A partition that has to wait for the store gives its memory back, and after [`Safe::Late`] reads
+    /// again from the watermark: the same letters then come again, under the same ids.
+    async fn keep_letters(&mut self, letters: Vec<DeadLetter>, waiting: Waiting) -> Result<Safe, Halt> {
+        fail::fail_point!("dead_letter_write");
+        let Err(error) = self.parts.dead_letters.put(letters.clone()).await else { return Ok(Safe::AtOnce) };
+        warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = %error, "dead letters cannot be kept, the partition waits");
+        if waiting == Waiting::HoldsNothing {
+            self.release();
+        }
+        let mut reason = letters_reason(&error);
+        for tries in 0.. {
+            self.progress.wait_for(Some(reason.clone()));
             self.pause(tries).await?;
-            tries += 1;
+            match self.parts.dead_letters.put(letters.clone()).await {
+                Ok(()) => break,
+                Err(error) => reason = Reason { since_at: reason.since_at, ..letters_reason(&error) },
+            }
         }
-        if tries > 0 {
-            self.progress.wait_for(None);
+        info!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), "dead letters are kept again");
+        if waiting == Waiting::HoldsNothing {
+            self.reopen().await?;
         }
-        debug!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), "dead letters kept");
-        Ok(())
+        self.progress.wait_for(None);
+        Ok(Safe::Late)
+    }
+
+    /// Gives everything back but the place in the partition.
+    fn release(&mut self) {
+        self.parts.consumer.close(&self.key, self.spec.epoch);
+        self.outbox = None;
+        self.ledger.clear_to_watermark();
+        self.publish();
     }
 
     async fn pause(&self, tries: u32) -> Result<(), Halt> {
@@ -340,10 +354,7 @@ impl Task {
     /// An index takes no documents until someone acts: everything is given back but one document, which is tried again and again, alone.
     async fn park(&mut self, ticket: u64, cause: ParkCause, item: u32) -> Result<(), Halt> {
         let Some((lines, offset)) = self.probe_of(ticket, item) else { return Ok(()) };
-        self.parts.consumer.close(&self.key, self.spec.epoch);
-        self.outbox = None;
-        self.ledger.clear_to_watermark();
-        self.publish();
+        self.release();
         let mut reason = Reason { code: cause.code, message: cause.message, remedy: cause.remedy, since_at: Timestamp::now() };
         warn!(topic = %self.key.topic, partition = self.key.partition, offset, code = reason.code.as_str(), message = reason.message, "partition is parked");
         loop {
@@ -484,7 +495,7 @@ impl Task {
             Some(death) => {
                 let index = self.formatter.index_of(record.timestamp_ms);
                 let letter = letters::letter(&self.key, &self.spec.facts, record, index, death, Timestamp::now());
-                self.keep_letters(vec![letter]).await?;
+                self.keep_letters(vec![letter], Waiting::HoldsItsRecord).await?;
                 self.progress.count(0, 1, 0);
             }
         }
@@ -508,6 +519,23 @@ impl Task {
             timestamp_ms: first.and_then(|kept| kept.chunk.record(0)).map_or(settled_timestamp_ms, |record| record.timestamp_ms),
         });
     }
+}
+
+/// What a partition holds while it waits for the dead-letter store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The letters only.
+    HoldsNothing,
+    /// The one chunk that goes record by record.
+    HoldsItsRecord,
+}
+
+/// When letters became durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    AtOnce,
+    /// After waiting.
+    Late,
 }
 
 /// What an action line and a document's frame add to a record, roughly; the body grows where it is more.

@@ -484,6 +484,8 @@ pub struct Snapshot {
     pub invariant_violations: BTreeMap<String, u64>,
     /// Fields of the configuration whose new value takes effect at the next start.
     pub needs_restart: Vec<String>,
+    /// What an operator should know although nothing is wrong yet.
+    pub warnings: Vec<String>,
     /// Whether a first merged list of topics was there.
     pub first_list: bool,
     /// Whether the instance shuts down.

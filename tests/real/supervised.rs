@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
 use crate::harness::checker::{Content, Evidence, Generation, assert_kept};
@@ -347,6 +348,9 @@ fn a_zombies_late_results_are_dropped() {
     wait_has_partitions(&mut first, topic);
     let mut zombie = Drover::start(&file, &[]);
     wait_has_partitions(&mut zombie, topic);
+    first.wait_for("it warns that the group has another member and there is no etcd", SOON, |drover| {
+        drover.get("/api/v1/info")["warnings"][0].as_str().is_some_and(|warning| warning.contains("2 members")).then_some(())
+    });
     let sampler = Sampler::start(&servers, topic, topic);
     zombie.pause();
     first.wait_for("the first instance takes everything over", SOON, |drover| {
@@ -488,6 +492,78 @@ fn partitions_that_are_added_are_read_from_their_beginning() {
     let documents = servers.elasticsearch.scan(topic);
     assert_eq!(documents.len(), 2_000);
     assert_kept(&Evidence { generations: &[generation], unknown: &[], documents: &documents, letters: &drover.letters() });
+}
+
+#[test]
+fn a_full_dead_letter_store_blocks_its_partition_only() {
+    let servers = servers::together();
+    let (full, other) = ("sup-letters-full", "sup-beside-full");
+    for topic in [full, other] {
+        servers.kafka.create_topic(topic, 1);
+    }
+    let producer = Producer::new(&servers.kafka);
+    for number in 0..2_000 {
+        let value = if number % 2 == 0 { format!("not JSON {number} {}", "n".repeat(1_000)) } else { format!(r#"{{"number":{number}}}"#) };
+        producer.send(Record::new(full, value.as_bytes()));
+    }
+    send(&producer, other, 1, 0..2_000);
+    producer.flush();
+    let topics = format!("  - {{topic: {full}, format: json}}\n  - {{topic: {other}, format: json}}");
+    let mut drover = Drover::start(&config(&servers, full, &topics, "dead_letters: {max_bytes: 1MiB}"), &[]);
+    wait_waiting(&mut drover, full, "dead_letters_full");
+    drover.wait_caught_up(other, CAUGHT_UP);
+    drover.wait_for("nothing is held", SOON, |drover| (drover.get("/api/v1/info")["memory"]["in_flight_bytes"].as_u64()? < 4096).then_some(()));
+    assert_no_restarts(&drover, full);
+    // Nothing is committed past letters that are not safe.
+    assert_eq!(servers.kafka.committed(full, full).get(&0).copied().unwrap_or(0), 0);
+    assert_eq!(drover.terminate(Duration::from_secs(25)).code(), Some(0), "{}", drover.log());
+    drover.replace_config(&config(&servers, full, &topics, "dead_letters: {max_bytes: 64MiB}"));
+    drover.restart();
+    drover.wait_caught_up(full, CAUGHT_UP);
+    let status = drover.topic(full).expect("the topic")["status"].clone();
+    assert_eq!((&status["indexed_total"], &status["dead_lettered_total"]), (&json!(1_000), &json!(1_000)), "{status}");
+    assert_topic_kept(&servers, full, full, &producer.ledger(), &drover);
+}
+
+#[test]
+fn a_group_that_refuses_us_is_told_and_joined_as_soon_as_it_can_be() {
+    let servers = servers::together();
+    let topic = "sup-refused";
+    servers.kafka.create_topic(topic, 1);
+    let producer = Producer::new(&servers.kafka);
+    send(&producer, topic, 1, 0..100);
+    producer.flush();
+    // A member with another assignor: the broker refuses a member that does not share one with it.
+    let stranger: BaseConsumer = servers
+        .kafka
+        .client()
+        .set("group.id", topic)
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", "6000")
+        .create()
+        .expect("a consumer");
+    stranger.subscribe(&[topic]).expect("a subscription");
+    wait_until("the stranger has the partition", SOON, || {
+        let _ = stranger.poll(Duration::from_millis(50));
+        stranger.assignment().is_ok_and(|assignment| assignment.count() == 1).then_some(())
+    });
+    let mut drover = Drover::start(&config(&servers, topic, &format!("  - {{topic: {topic}, format: json}}"), ""), &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let poller = std::thread::spawn(move || {
+        while !told.load(Ordering::Relaxed) {
+            let _ = stranger.poll(Duration::from_millis(100));
+        }
+    });
+    let reason = drover.wait_for("the refusal is told", SOON, |drover| {
+        let reason = drover.topic(topic)?["status"]["reason"].take();
+        (reason["message"].is_string()).then_some(reason)
+    });
+    assert!(reason["remedy"].as_str().is_some_and(|remedy| remedy.contains("group")), "{reason}");
+    stop.store(true, Ordering::Relaxed);
+    poller.join().expect("the stranger leaves");
+    drover.wait_for("everything is indexed", CAUGHT_UP, |drover| (drover.topic(topic)?["status"]["indexed_total"] == 100).then_some(()));
+    assert_topic_kept(&servers, topic, topic, &producer.ledger(), &drover);
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn with_tasks(tasks: Vec<Task>) -> Snapshot {
         dead_letters_max_bytes: 100,
         invariant_violations: BTreeMap::new(),
         needs_restart: Vec::new(),
+        warnings: Vec::new(),
         first_list: true,
         draining: false,
         assignments: BTreeMap::new(),

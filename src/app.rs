@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{ApiState, StaticInfo};
+use crate::config::check::Unreachable;
 use crate::config::{Config, Loaded, SinkConfig};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::local::LocalDeadLetters;
@@ -25,12 +26,14 @@ use crate::desired::Merger;
 use crate::desired::file::FileSource;
 use crate::desired::store::TopicStore;
 use crate::desired::store::local::LocalStore;
-use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups};
+use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicLook};
 use crate::memory::{Budget, Buffers};
 use crate::pipeline::PartitionWork;
 use crate::reconcile::{Reconciler, TopicsView};
+use crate::sink::SinkHandle;
 use crate::sink::elasticsearch::ElasticsearchSink;
 use crate::supervisor::{NoLedger, RedbLedger, Settings, Supervisor, SupervisorHandle, TaskError};
+use crate::topic::TopicName;
 
 mod actions;
 mod components;
@@ -74,9 +77,7 @@ pub enum End {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is open to others and nothing guards it.
-    #[error(
-        "{0} can be reached by others and there are no tokens; listen on a loopback address, configure auth.tokens_file, or say --insecure if something else guards it"
-    )]
+    #[error("{0} can be reached by others and there are no tokens; listen on a loopback address, or say --insecure if something else guards it")]
     OpenToOthers(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; choose another address with `listen:` or --listen")]
@@ -88,7 +89,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The data directory or something in it cannot be used.
-    #[error("cannot use the data directory {path}")]
+    #[error(
+        "cannot use the data directory {path}; a broken file there can be moved away: without store.redb start offsets are decided anew where nothing is committed, without dead-letters.redb its letters are gone, without restarts.redb counts begin again"
+    )]
     DataDir {
         /// The directory.
         path: PathBuf,
@@ -141,7 +144,7 @@ pub fn worker_threads() -> usize {
 pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item = &'static str> + Unpin) -> Result<End, StartError> {
     let config = &loaded.config;
     let address = options.listen.unwrap_or(config.listen);
-    refuse_what_is_not_there(config, address, options.insecure)?;
+    refuse_an_open_address(config, address, options.insecure)?;
     for warning in &loaded.warnings {
         warn!(path = warning.path, line = warning.line, detail = warning.detail, "configuration warning");
     }
@@ -161,31 +164,39 @@ pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item
     }
 }
 
-/// Asks the servers that a configuration file names whether they answer; says of each that does not what is wrong. A file that is not usable is the answer, too.
-pub async fn probe(path: &std::path::Path) -> Vec<String> {
-    let loaded = match crate::config::load(path, &|name| std::env::var(name).ok()) {
-        Ok(loaded) => loaded,
-        Err(error) => return vec![chain(&error)],
-    };
+/// Asks the servers that a configuration names whether they answer and Kafka whether it has the topics; says what is wrong with those that do not.
+pub async fn probe(config: &Config) -> Vec<Unreachable> {
     let mut silent = Vec::new();
-    let names = loaded.config.topics.iter().map(|topic| topic.name.clone()).collect();
-    let looks = match Lookups::new(&loaded.config.kafka, true) {
+    let names = config.topics.iter().map(|topic| topic.name.clone()).collect();
+    let looks = match Lookups::new(&config.kafka, true) {
         Ok(lookups) => lookups.describe(names).await,
         Err(error) => Err(error),
     };
     match looks {
-        Err(error) => silent.push(format!("kafka: {}", chain(&error))),
-        Ok(looks) => {
-            let absent = looks.iter().filter(|(_, look)| !matches!(look, crate::kafka::TopicLook::Exists { .. }));
-            silent.extend(absent.map(|(name, look)| format!("kafka: topic {name}: {look:?}")));
+        Err(error) => {
+            let remedy = "check that the brokers run, and what kafka.brokers and kafka.properties say".to_owned();
+            silent.push(Unreachable { server: "kafka", detail: chain(&error), remedy });
         }
+        Ok(looks) => silent.extend(looks.iter().filter_map(|(name, look)| without_topic(name, look))),
     }
-    if let SinkConfig::Elasticsearch(sink) = &loaded.config.sink
+    if let SinkConfig::Elasticsearch(sink) = &config.sink
         && let Err(error) = crate::sink::elasticsearch::probe(sink).await
     {
-        silent.push(format!("elasticsearch: {error}"));
+        let remedy = "check that the nodes run, and the addresses, credentials and certificates under elasticsearch".to_owned();
+        silent.push(Unreachable { server: "elasticsearch", detail: error.to_string(), remedy });
     }
     silent
+}
+
+/// What is wrong when Kafka does not show this topic.
+fn without_topic(name: &TopicName, look: &TopicLook) -> Option<Unreachable> {
+    let (detail, remedy) = match look {
+        TopicLook::Exists { .. } => return None,
+        TopicLook::Missing => (format!("topic {name} does not exist in Kafka"), "create it, or remove it here"),
+        TopicLook::Forbidden => (format!("topic {name} may not be read by this user"), "allow it to describe and read the topic"),
+        TopicLook::Unknown(text) => (format!("Kafka does not describe topic {name} ({text})"), "try again, and look at the brokers' logs"),
+    };
+    Some(Unreachable { server: "kafka", detail, remedy: remedy.to_owned() })
 }
 
 /// The signals that ask this process to stop: SIGTERM and SIGINT.
@@ -201,21 +212,8 @@ pub fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
     }))
 }
 
-/// What the configuration may say and this version does not do is refused, rather than left out silently.
-fn refuse_what_is_not_there(config: &Config, address: SocketAddr, insecure: bool) -> Result<(), StartError> {
-    let unsupported = |what: &str| Err(StartError::Unsupported(what.to_owned()));
-    if config.tokens_file.is_some() {
-        return unsupported("auth.tokens_file: tokens are not checked by this version yet; remove it and guard the address in another way");
-    }
-    if config.tls.is_some() {
-        return unsupported("tls: this version does not serve TLS yet; remove it and put a TLS proxy in front");
-    }
-    if config.dead_letters.store == Some(crate::config::DeadLetterStore::Elasticsearch) {
-        return unsupported("dead_letters.store: this version keeps dead letters locally only; write `store: local`");
-    }
-    if config.readiness_require.contains(&crate::config::Dependency::Etcd) {
-        return unsupported("readiness.require: etcd is not used by this version yet; remove it from the list");
-    }
+/// The command line may choose another address than the file, so that this is no problem of the file.
+fn refuse_an_open_address(config: &Config, address: SocketAddr, insecure: bool) -> Result<(), StartError> {
     let is_open = !address.ip().is_loopback() && config.tokens_file.is_none();
     if is_open && !insecure {
         return Err(StartError::OpenToOthers(address));
@@ -231,6 +229,8 @@ struct Running {
     components: SupervisorHandle<Components>,
     tasks: SupervisorHandle<PartitionWork>,
     consumer: ConsumerHandle,
+    sink: SinkHandle,
+    drain_timeout: Duration,
     supervisors: CancellationToken,
 }
 
@@ -257,6 +257,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies).min(bodies * WAITING_BODIES));
     let buffers = Buffers::new(IDLE_BUFFER_BYTES);
     let sink_of_consumer = sink_handle.clone();
+    let sink_of_stop = sink_handle.clone();
     let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
         kafka: config.kafka.clone(),
         prefetch_bytes: PREFETCH_BYTES,
@@ -391,7 +392,17 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         });
     }
     components.apply(wanted.clone());
-    Ok(Running { instance, draining, wanted, components, tasks, consumer: consumer_handle, supervisors })
+    Ok(Running {
+        instance,
+        draining,
+        wanted,
+        components,
+        tasks,
+        consumer: consumer_handle,
+        sink: sink_of_stop,
+        drain_timeout: config.supervision.drain_timeout,
+        supervisors,
+    })
 }
 
 /// Host name and port.
@@ -450,6 +461,20 @@ impl Running {
         }
     }
 
+    /// Ends when the sink has been away for as long as a drain may take: waiting for it to settle anything makes no sense any more.
+    async fn sink_stays_away(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        let mut away_since: Option<Instant> = None;
+        loop {
+            ticks.tick().await;
+            if self.sink.is_well() {
+                away_since = None;
+            } else if away_since.get_or_insert_with(Instant::now).elapsed() >= self.drain_timeout {
+                return;
+            }
+        }
+    }
+
     /// Waits until everything that tasks got is settled; names the partitions where it is not.
     async fn await_settled(&self, deadline: Instant) -> Vec<String> {
         let mut view = self.consumer.view();
@@ -458,10 +483,41 @@ impl Running {
             let is_settled = view.partitions.values().all(|partition| partition.settled);
             view.partitions.is_empty() || view.intake_over && is_settled
         });
-        if tokio::time::timeout_at(deadline, settled).await.is_ok() {
-            return Vec::new();
+        tokio::select! {
+            settled = settled => if settled.is_ok() { return Vec::new() },
+            () = tokio::time::sleep_until(deadline) => {}
+            () = self.sink_stays_away() => {
+                warn!(seconds = self.drain_timeout.as_secs(), "the sink does not take documents; what is in work is read again at the next start");
+            }
         }
         let last = view.borrow().clone();
         last.partitions.iter().filter(|(_, partition)| !partition.settled).map(|(key, _)| key.to_string()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_missing_is_not_told_in_rusts_words() {
+        let name = TopicName::new("orders").expect("a name");
+        let told = without_topic(&name, &TopicLook::Missing).expect("a finding");
+        assert_eq!(format!("{}: {}", told.detail, told.remedy), "topic orders does not exist in Kafka: create it, or remove it here");
+        for look in [TopicLook::Forbidden, TopicLook::Unknown("leader not available".to_owned())] {
+            let told = without_topic(&name, &look).expect("a finding");
+            assert!(!told.detail.contains("Forbidden") && !told.detail.contains("Unknown("), "{told:?}");
+        }
+        assert_eq!(without_topic(&name, &TopicLook::Exists { topic_id: None, partitions: 1 }), None);
+    }
+
+    #[test]
+    fn an_open_address_is_refused_without_recommending_what_is_refused_too() {
+        let text = b"kafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\n";
+        let config = crate::config::parse(text, std::path::Path::new("."), &|_| None).expect("legal").config;
+        let open = SocketAddr::from(([0, 0, 0, 0], 1));
+        let error = refuse_an_open_address(&config, open, false).expect_err("open to others");
+        assert!(error.to_string().contains("--insecure") && !error.to_string().contains("auth.tokens_file"), "{error}");
+        assert!(refuse_an_open_address(&config, open, true).is_ok() && refuse_an_open_address(&config, config.listen, false).is_ok());
     }
 }

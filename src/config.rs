@@ -1,8 +1,8 @@
 //! What a configuration file says: raw text → a tree with positions → a validated [`Config`].
 //!
 //! Guarantees: a [`Config`] is complete and legal; every problem of a file is reported at once, with its path, line, column and remedy; unknown keys of the native form are
-//! errors, those of the collector's dialect warnings; secrets ([`Secret`]) never appear in a problem, in `Debug` or in a comparison's output. Validation does no network I/O and reads no
-//! file but the configuration and what it names with `file:`. Which sources a topic has in the end is [`desired::merge`](crate::desired::merge)'s business.
+//! errors, those of the collector's dialect warnings; secrets ([`Secret`]) never appear in a problem, in `Debug` or in a comparison's output; files that the configuration names can be opened, and what this version
+//! does not do is a problem rather than left out silently. Validation does no network I/O and reads no file but the configuration and what it names with `file:`. Which sources a topic has in the end is [`desired::merge`](crate::desired::merge)'s business.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,7 @@ mod address;
 pub mod check;
 mod dialect;
 mod native;
+mod not_yet;
 mod properties;
 mod reader;
 mod topics;
@@ -44,7 +45,7 @@ pub struct Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("cannot read {path}; name the configuration file with --config or DROVER_CONFIG")]
+    #[error("cannot read {path}")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -342,6 +343,7 @@ impl Config {
             ("http", self.http == other.http),
             ("readiness", self.readiness_require == other.readiness_require),
             ("metrics", self.metrics_per_partition == other.metrics_per_partition),
+            ("log_level", self.log_level == other.log_level),
         ];
         pairs.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).to_owned()).collect()
     }
@@ -365,19 +367,26 @@ fn base_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-/// Reads a file of at most `most` bytes. A pipe would block and a device might never end, so both are refused.
+/// Reads a file of at most `most` bytes.
 fn read_regular_file(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let refuse = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidInput, what);
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(refuse("it is not a regular file".to_owned()));
-    }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    open_regular_file(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
-        return Err(refuse(format!("it has more than {most} bytes")));
+        return Err(refusal(format!("it has more than {most} bytes")));
     }
     Ok(bytes)
+}
+
+/// Opens a file for reading. A pipe would block and a device might never end, so both are refused.
+fn open_regular_file(path: &Path) -> std::io::Result<std::fs::File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(refusal("it is not a regular file".to_owned()));
+    }
+    std::fs::File::open(path)
+}
+
+fn refusal(what: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, what)
 }
 
 /// Validates a file's bytes; relative paths in it are relative to `base`.
@@ -393,5 +402,22 @@ pub fn parse(bytes: &[u8], base: &Path, environment: Environment<'_>) -> Result<
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, warnings, content_hash }),
         _ => Err(problems),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let servers = "kafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\n";
+        parse(format!("{servers}{text}\n").as_bytes(), Path::new("."), &|_| None).expect("legal").config
+    }
+
+    #[test]
+    fn a_changed_log_level_that_has_no_effect_yet_is_listed() {
+        let before = config("log_level: info");
+        assert_eq!(before.cold_differences(&config("log_level: debug")), ["log_level"]);
+        assert_eq!(before.cold_differences(&config("log_level: info")), [""; 0]);
     }
 }

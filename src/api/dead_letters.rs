@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -16,13 +17,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::extract::{self, LetterPath, Params};
 use super::list::{self, Key, Scope};
 use super::problem::{ApiError, problems};
-use super::text::{self, Form};
-use super::{ProblemCode, Shared};
+use super::text::{self, Form, Table};
+use super::{ProblemCode, Shared, document};
 use crate::dead_letters::{DeadLetter, Error, Query};
 use crate::topic::TopicName;
 
 /// Bytes of a payload in a list.
 const LISTED_BYTES: usize = 4096;
+/// Characters of a server's reason in a table.
+const TABLE_REASON: usize = 80;
 /// Letters that are held whole at once while a list is made: with Kafka's default of 1 MiB per record, 16 MiB.
 const WHOLE_AT_ONCE: usize = 16;
 /// How long the store may take for one request.
@@ -97,19 +100,20 @@ problems!(ItemProblems: InvalidRequest NotFound NotAcceptable MisdirectedRequest
 
 /// Lists dead letters
 ///
-/// Records that no server would take, with the reason, by topic, partition and offset.
+/// Records that no server would take, with the reason, by topic, partition and offset. With `Accept: text/plain` the answer is a table for people, without keys and payloads.
 #[utoipa::path(
     get,
     path = "/api/v1/dead-letters",
     tag = "dead-letters",
     params(DeadLettersParameters),
     responses(
-        (status = 200, description = "A page of dead letters", body = DeadLetterList, headers(("x-request-id" = String, description = "The request's id"))),
+        (status = 200, description = "A page of dead letters", headers(("x-request-id" = String, description = "The request's id")),
+            content((DeadLetterList = "application/json"), (String = "text/plain"))),
         ListProblems,
     ),
 )]
-pub(super) async fn list_dead_letters(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Json<DeadLetterList>, ApiError> {
-    text::negotiate(&headers, &[Form::Json])?;
+pub(super) async fn list_dead_letters(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let form = text::negotiate(&headers, &[Form::Json, Form::Text])?;
     let (query, fingerprint) = parse(&uri)?;
     let limit = query.limit;
     let mut items = in_time(collect(&state, query)).await?;
@@ -121,7 +125,30 @@ pub(super) async fn list_dead_letters(State(state): State<Shared>, uri: Uri, hea
             vec![Key::text(letter.topic.as_str()), Key::Number(i64::from(letter.partition)), Key::Number(letter.offset), Key::text(&letter.id)];
         list::cursor(&fingerprint, keys)
     });
-    Ok(Json(DeadLetterList { items, next, scope: Scope::Instance }))
+    let body = match form {
+        Form::Json => document::json(&DeadLetterList { items, next, scope: Scope::Instance })?,
+        Form::Text => table(&items, next.as_deref()).into_bytes(),
+    };
+    Ok(document::answer(form, body))
+}
+
+fn table(letters: &[DeadLetter], next: Option<&str>) -> String {
+    let mut table = Table::new(&["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"]);
+    for letter in letters {
+        table.row([
+            letter.id.clone(),
+            letter.cause.as_str().to_owned(),
+            letter.error.kind.clone(),
+            text::cell(letter.error.status),
+            letter.topic.to_string(),
+            letter.partition.to_string(),
+            letter.offset.to_string(),
+            letter.attempts.to_string(),
+            format!("{:.0}", letter.last_at),
+            text::cut(&letter.error.reason, TABLE_REASON),
+        ]);
+    }
+    document::table_with_next(&table, next)
 }
 
 /// The letters of a page and one more, cut, a few whole ones at a time.

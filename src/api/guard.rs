@@ -4,17 +4,24 @@
 //! neither `Sec-Fetch-Site` nor `Origin` and pass. Probes and metrics are exempt from the check of `Host`, because a kubelet sends the pod's address.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
 
 use super::problem::ApiError;
 use super::{ProblemCode, Shared};
 
 /// Paths that answer under any host.
 const OPEN_PATHS: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
+
+/// What is read of a refused body at the most, and how long that may take.
+const MOST_DISCARDED: usize = 4 << 20;
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether the path is a probe's or the metrics'.
 pub(super) fn is_open_path(path: &str) -> bool {
@@ -23,9 +30,22 @@ pub(super) fn is_open_path(path: &str) -> bool {
 
 /// Lets a request through or answers for it.
 pub(super) async fn check(State(state): State<Shared>, request: Request, next: Next) -> Response {
-    match refusal(&request, &state.allowed_hosts, state.http.max_body) {
-        Some(error) => error.into_response(),
-        None => next.run(request).await,
+    let Some(error) = refusal(&request, &state.allowed_hosts, state.http.max_body) else { return next.run(request).await };
+    // A client that waits to be told to go on has sent nothing.
+    if !request.headers().contains_key(header::EXPECT) {
+        let _ = tokio::time::timeout(DISCARD_WITHIN, discard(request.into_body())).await;
+    }
+    error.into_response()
+}
+
+/// Reads a refused body away, up to a bound: a connection that is closed on a client that is still sending is reset, and the client never sees why it was refused.
+async fn discard(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = 0;
+    while bytes < MOST_DISCARDED
+        && let Some(Ok(chunk)) = chunks.next().await
+    {
+        bytes += chunk.len();
     }
 }
 

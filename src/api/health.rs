@@ -1,8 +1,10 @@
 //! What the probes say, derived from the snapshot. Pure: time is a parameter.
 //!
 //! Guarantees: liveness looks at our own loops only, so an outage elsewhere never restarts an instance; readiness looks outside only where the configuration asks for it;
-//! health is the worst of tasks, topics, parts and sources, and a source in error is `degraded`, because its last good list stays in force.
+//! health is the worst of tasks, topics, parts and sources, and a source in error is `degraded`, because its last good list stays in force. A topic most of whose records become dead
+//! letters is `degraded` here, although its tasks do what they are told and are well.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Dependency;
-use crate::status::{Component, Health, Snapshot, Source, SourceStatus, TaskState, time_text};
+use crate::status::{Component, Health, ReasonCode, Snapshot, Source, SourceError, SourceStatus, Task, TaskState, Topic, time_text};
 use crate::topic::SourceKind;
 
 /// A loop that has not turned for this long is taken for dead.
@@ -110,7 +112,7 @@ pub(super) fn overall(snapshot: &Snapshot) -> HealthReport {
     let mut checks: Vec<Check> = Vec::new();
     checks.extend(snapshot.components.iter().map(|component| component_check(format!("component/{}", component.name), component)));
     checks.extend(snapshot.sources.iter().filter(|source| source.status != SourceStatus::Disabled).map(source_check));
-    checks.push(tasks_check(snapshot));
+    checks.extend(tasks_checks(snapshot));
     let mut unwell: Vec<_> = snapshot.topics.iter().filter(|topic| topic.status.health != Health::Ok).collect();
     unwell.sort_by_key(|topic| (std::cmp::Reverse(topic.status.health), topic.status.state));
     let unnamed = unwell.len().saturating_sub(MAX_NAMED_TOPICS);
@@ -129,7 +131,35 @@ pub(super) fn overall(snapshot: &Snapshot) -> HealthReport {
         let status = unwell.get(MAX_NAMED_TOPICS).map_or(Health::Degraded, |topic| topic.status.health);
         checks.push(Check { status, detail: Some(format!("{unnamed} more topics are not well")), ..Check::well("topics") });
     }
+    checks.extend(dead_letters_checks(snapshot));
     HealthReport::of(checks)
+}
+
+/// The topics at least half of whose records of the last minute became dead letters.
+fn dead_letters_checks(snapshot: &Snapshot) -> Vec<Check> {
+    let is_losing = |topic: &&Topic| {
+        let minute = topic.last_minute;
+        minute.dead_lettered > 0 && minute.dead_lettered >= minute.settled.saturating_sub(minute.dead_lettered)
+    };
+    let losing: Vec<&Topic> = snapshot.topics.iter().filter(is_losing).collect();
+    let check = |topic: &&Topic| Check {
+        status: Health::Degraded,
+        detail: Some(format!("{} of {} records of the last minute became dead letters", topic.last_minute.dead_lettered, topic.last_minute.settled)),
+        remedy: Some(format!("look at /api/v1/dead-letters?topic={}", topic.name)),
+        ..Check::well(format!("dead_letters/{}", topic.name))
+    };
+    let mut checks: Vec<Check> = losing.iter().take(MAX_NAMED_TOPICS).map(check).collect();
+    let unnamed = losing.len().saturating_sub(MAX_NAMED_TOPICS);
+    if unnamed > 0 {
+        let detail = format!("at least half of the records of {unnamed} more topics became dead letters in the last minute");
+        checks.push(Check {
+            status: Health::Degraded,
+            detail: Some(detail),
+            remedy: Some("look at /api/v1/dead-letters".to_owned()),
+            ..Check::well("dead_letters")
+        });
+    }
+    checks
 }
 
 fn component_check(name: String, component: &Component) -> Check {
@@ -147,6 +177,14 @@ fn component_check(name: String, component: &Component) -> Check {
     }
 }
 
+/// What is wrong with a source, and where in its file.
+pub(super) fn source_error(error: &SourceError) -> String {
+    match error.line {
+        Some(line) => format!("line {line}: {}", error.message),
+        None => error.message.clone(),
+    }
+}
+
 fn source_check(source: &Source) -> Check {
     let kind = super::topics::source_kind(source.kind);
     let name = source.detail.as_ref().map_or_else(|| format!("source/{kind}"), |detail| format!("source/{kind}/{detail}"));
@@ -158,30 +196,39 @@ fn source_check(source: &Source) -> Check {
     Check {
         name,
         status,
-        detail: Some(source.error.as_ref().map_or_else(|| without_error.to_owned(), |error| error.message.clone())),
+        detail: Some(source.error.as_ref().map_or_else(|| without_error.to_owned(), source_error)),
         remedy: Some(remedy.to_owned()),
         since_at: source.error.as_ref().map(|error| error.since_at),
     }
 }
 
-fn tasks_check(snapshot: &Snapshot) -> Check {
-    let worst = snapshot.tasks.iter().map(|task| task.health).max().unwrap_or(Health::Ok);
-    if worst == Health::Ok {
-        return Check::well("tasks");
+/// The tasks that are not well, one check per reason, because each has a remedy of its own.
+fn tasks_checks(snapshot: &Snapshot) -> Vec<Check> {
+    let mut by_reason: BTreeMap<Option<ReasonCode>, Vec<&Task>> = BTreeMap::new();
+    for task in snapshot.tasks.iter().filter(|task| task.health != Health::Ok) {
+        by_reason.entry(task.reason.as_ref().map(|reason| reason.code)).or_default().push(task);
     }
+    if by_reason.is_empty() {
+        return vec![Check::well("tasks")];
+    }
+    by_reason.iter().map(|(code, tasks)| tasks_check(*code, tasks, snapshot.tasks.len())).collect()
+}
+
+/// The tasks that are not well for one reason, out of `all`.
+fn tasks_check(code: Option<ReasonCode>, tasks: &[&Task], all: usize) -> Check {
     let mut counts: Vec<String> = Vec::new();
     for state in TaskState::ALL {
-        let count = snapshot.tasks.iter().filter(|task| task.health != Health::Ok && task.state == state).count();
+        let count = tasks.iter().filter(|task| task.state == state).count();
         if count > 0 {
             counts.push(format!("{count} {}", state.as_str()));
         }
     }
-    let first_bad = snapshot.tasks.iter().filter(|task| task.health == worst).min_by_key(|task| task.since_at);
+    let oldest = tasks.iter().min_by_key(|task| task.since_at);
     Check {
-        status: worst,
-        detail: Some(format!("of {} tasks {}", snapshot.tasks.len(), counts.join(", "))),
-        remedy: first_bad.and_then(|task| task.reason.as_ref()).map(|reason| reason.remedy.clone()),
-        since_at: first_bad.map(|task| task.since_at),
-        ..Check::well("tasks")
+        status: tasks.iter().map(|task| task.health).max().unwrap_or(Health::Ok),
+        detail: Some(format!("of {all} tasks {}", counts.join(", "))),
+        remedy: oldest.and_then(|task| task.reason.as_ref()).map(|reason| reason.remedy.clone()),
+        since_at: oldest.map(|task| task.since_at),
+        ..Check::well(code.map_or_else(|| "tasks".to_owned(), |code| format!("tasks/{}", code.as_str())))
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,9 +11,9 @@ use utoipa::ToSchema;
 use super::extract::Params;
 use super::list::Scope;
 use super::problem::{ApiError, problems};
-use super::text::{self, Form};
-use super::{Shared, health};
-use crate::status::{Component, Health, Memory, Source, time_text};
+use super::text::{self, Form, Table};
+use super::{Shared, document, health, topics};
+use crate::status::{Component, Health, Memory, Source, SourceStatus, time_text};
 
 /// The instance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -117,18 +118,49 @@ pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: Hea
 
 /// Lists the sources of topics
 ///
-/// Each with its freshness and its error. A source with an error keeps its last good list in force.
+/// Each with its freshness and its error. A source with an error keeps its last good list in force. With `Accept: text/plain` the answer is a table for people.
 #[utoipa::path(
     get,
     path = "/api/v1/sources",
     tag = "instance",
     responses(
-        (status = 200, description = "The sources", body = SourceList, headers(("x-request-id" = String, description = "The request's id"))),
+        (status = 200, description = "The sources", headers(("x-request-id" = String, description = "The request's id")),
+            content((SourceList = "application/json"), (String = "text/plain"))),
         InstanceProblems,
     ),
 )]
-pub(super) async fn list_sources(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Json<SourceList>, ApiError> {
-    text::negotiate(&headers, &[Form::Json])?;
+pub(super) async fn list_sources(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let form = text::negotiate(&headers, &[Form::Json, Form::Text])?;
     Params::of(&uri, "")?.finish()?;
-    Ok(Json(SourceList { items: state.now().sources.clone(), next: None, scope: Scope::Instance }))
+    let snapshot = state.now();
+    let body = match form {
+        Form::Json => document::json(&SourceList { items: snapshot.sources.clone(), next: None, scope: Scope::Instance })?,
+        Form::Text => table(&snapshot.sources).into_bytes(),
+    };
+    Ok(document::answer(form, body))
+}
+
+fn table(sources: &[Source]) -> String {
+    let mut table = Table::new(&["KIND", "DETAIL", "STATUS", "TOPICS", "READ", "ERROR"]);
+    for source in sources {
+        table.row([
+            topics::source_kind(source.kind).to_owned(),
+            text::cell(source.detail.as_ref()),
+            status_name(source.status).to_owned(),
+            source.topics.to_string(),
+            text::cell(source.read_at.map(|read_at| format!("{read_at:.0}"))),
+            text::cell(source.error.as_ref().map(health::source_error)),
+        ]);
+    }
+    table.render()
+}
+
+/// A source's status on the wire.
+fn status_name(status: SourceStatus) -> &'static str {
+    match status {
+        SourceStatus::Ok => "ok",
+        SourceStatus::Stale => "stale",
+        SourceStatus::Error => "error",
+        SourceStatus::Disabled => "disabled",
+    }
 }

@@ -1,15 +1,19 @@
 //! The accept loop: plain HTTP/1.1 with limits on everything that a client can drag out.
 //!
-//! Guarantees: at most `max_connections` at once, the rest waits in the system's backlog; a request's head, and the pause between two requests, last at most `header_timeout`;
+//! Guarantees: at most `max_connections` at once and one that is being closed, the rest waits in the system's backlog; at the limit a new connection takes the place of the one
+//! that has been open longest without a request, so that silent clients do not keep probes waiting, and with a request on every connection it waits; a request's head, and the pause between two requests, last at most `header_timeout`;
 //! a client that does not read its answer for [`WRITE_TIMEOUT`] is cut off; heads are bounded, and what hyper refuses there (400, 431) has no body because no request exists yet. Cancelled,
 //! it stops accepting, lets answers that are under way finish for at most [`GRACE`] and returns; silent clients are not waited for.
 //!
 //! All connections are driven by the one task that runs [`serve`]: the control plane answers from memory, and so nothing needs to be spawned, joined or leaked.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -54,16 +58,23 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
     let max_connections = state.http.max_connections.max(1);
     let router = super::router(state);
 
+    let mut silent = Silent::default();
     let mut connections = FuturesUnordered::new();
     let mut paused_until: Option<Instant> = None;
     loop {
-        let has_room = connections.len() < max_connections && paused_until.is_none();
+        let has_place = connections.len() < max_connections || (connections.len() == max_connections && silent.is_any(max_connections));
+        let has_room = has_place && paused_until.is_none();
         tokio::select! {
             () = cancel.cancelled() => break,
             Some(()) = connections.next(), if !connections.is_empty() => {}
             () = tokio::time::sleep_until(paused_until.unwrap_or_else(Instant::now)), if paused_until.is_some() => paused_until = None,
             accepted = listener.accept(), if has_room => match accepted {
-                Ok((stream, peer)) => connections.push(connection(stream, peer, router.clone(), header_timeout, cancel.clone())),
+                Ok((stream, peer)) => {
+                    if connections.len() >= max_connections {
+                        silent.close_longest();
+                    }
+                    connections.push(connection(stream, peer, router.clone(), header_timeout, silent.enter(), cancel.clone()));
+                }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections; trying again");
@@ -85,10 +96,57 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration, cancel: CancellationToken) {
+/// Connections in the order in which they came, among them those that had no request yet. The accept loop alone owns it.
+#[derive(Debug, Default)]
+struct Silent(VecDeque<Arc<Guest>>);
+
+/// One connection, as the accept loop sees it.
+#[derive(Debug, Default)]
+struct Guest {
+    /// It has a request, or is gone.
+    has_spoken: AtomicBool,
+    /// Ends the connection.
+    closer: CancellationToken,
+}
+
+impl Silent {
+    fn enter(&mut self) -> Arc<Guest> {
+        let guest = Arc::new(Guest::default());
+        self.0.push_back(guest.clone());
+        guest
+    }
+
+    /// Whether one has no request yet; forgets those that have.
+    fn is_any(&mut self, max_connections: usize) -> bool {
+        while self.0.front().is_some_and(|guest| guest.has_spoken.load(Ordering::Relaxed)) {
+            self.0.pop_front();
+        }
+        if self.0.len() > 2 * max_connections {
+            self.0.retain(|guest| !guest.has_spoken.load(Ordering::Relaxed));
+        }
+        !self.0.is_empty()
+    }
+
+    fn close_longest(&mut self) {
+        if let Some(guest) = self.0.pop_front() {
+            guest.closer.cancel();
+        }
+    }
+}
+
+impl Guest {
+    fn leave(&self) {
+        self.has_spoken.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration, place: Arc<Guest>, cancel: CancellationToken) {
     // Answers are small and complete; waiting to fill a packet only delays them. A failure costs only that.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), request, peer));
+    let service = service_fn(|request: Request<Incoming>| {
+        place.leave();
+        answer(router.clone(), request, peer)
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD_BYTES).half_close(false);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(WriteDeadline::new(stream, WRITE_TIMEOUT)), service));
@@ -98,7 +156,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = place.closer.cancelled() => {
+            tracing::debug!(%peer, "a connection without a request is closed to make room");
+            Ok(())
+        }
     };
+    place.leave();
     if let Err(error) = outcome {
         tracing::debug!(%error, %peer, "a connection ended early");
     }
@@ -237,6 +300,32 @@ mod tests {
             let waiting = exchange(address, LIVEZ).await;
             assert!(waiting.starts_with("HTTP/1.1 200"), "{waiting}");
             assert_eq!(read_all(&mut silent).await, "");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn silent_connections_at_the_limit_do_not_keep_a_probe_waiting() {
+        let mut state = state();
+        state.http.max_connections = 3;
+        // Longer than the test may take: no connection makes room because its time is over.
+        state.http.header_timeout = DEADLINE * 2;
+        against(state, async |address| {
+            let mut busy = TcpStream::connect(address).await.expect("connected");
+            let head = b"POST /api/v1/tasks/orders/0/restart HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+            busy.write_all(head).await.expect("sent");
+            let mut go_on = [0; 25];
+            busy.read_exact(&mut go_on).await.expect("told to go on");
+            let mut silent = Vec::new();
+            for _ in 0..20 {
+                silent.push(TcpStream::connect(address).await.expect("connected"));
+            }
+            let probe = exchange(address, LIVEZ).await;
+            assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
+            assert_eq!(read_all(&mut silent[0]).await, "", "the one that was silent longest made room");
+            busy.write_all(b"{}").await.expect("sent");
+            let answer = read_all(&mut busy).await;
+            assert!(answer.starts_with("HTTP/1.1 202"), "a request under way keeps its place: {answer}");
         })
         .await;
     }

@@ -19,8 +19,8 @@ use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
 use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
 use crate::status::{
-    Component, Exit, ExitCause, Health, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus, Task,
-    TaskState, Topic, TopicStatus,
+    Component, Exit, ExitCause, Health, LastMinute, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus,
+    Task, TaskState, Topic, TopicStatus,
 };
 use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicSpec};
 
@@ -102,6 +102,7 @@ fn topic(text: &str, state: TaskState, lag: Option<i64>, kind: SourceKind) -> To
             lost_total: 3,
             records_per_second: 2.5,
         },
+        last_minute: LastMinute::default(),
     }
 }
 
@@ -624,6 +625,38 @@ async fn tables_are_aligned_and_harmless() {
 }
 
 #[tokio::test]
+async fn dead_letters_and_sources_are_tables_for_people_too() {
+    let accept = [("accept", "text/plain")];
+    let mut state = state();
+    let mut hostile = letter("other", 1, b"small");
+    hostile.error = LetterError { kind: "a\nb".to_owned(), reason: format!("\u{1b}[2J{}", "x".repeat(200)), status: None };
+    state.dead_letters = Arc::new(StubLetters(vec![letter("orders", 0, b"x"), letter("orders", 1, b"x"), hostile]));
+    let letters = ask(&state, "GET", "/api/v1/dead-letters", &accept).await;
+    assert_declared("GET", "/api/v1/dead-letters", &letters);
+    let lines: Vec<&str> = letters.text().lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(
+        lines[0],
+        "ID          CAUSE     ERROR                       STATUS  TOPIC   PARTITION  OFFSET  ATTEMPTS  LAST                  REASON"
+    );
+    assert_eq!(lines[1], "orders:0:0  rejected  document_parsing_exception  400     orders  0          0       1         2026-11-01T12:00:00Z  no");
+    assert!(lines[3].starts_with(r"other:0:1   rejected  a\nb                        -       other "), "{lines:?}");
+    assert!(lines[3].ends_with(&format!(r"  \u{{1b}}[2J{}…", "x".repeat(70))), "{lines:?}");
+    let page = ask(&state, "GET", "/api/v1/dead-letters?limit=1", &accept).await;
+    assert!(page.text().lines().nth(2).is_some_and(|line| line.starts_with("# there are more rows")), "{}", page.text());
+
+    let mut broken = source(SourceKind::File, SourceStatus::Error);
+    broken.error = Some(SourceError { message: "mal\nformed".to_owned(), line: Some(3), since_at: noon() });
+    let never_read = Source { detail: None, read_at: None, ..source(SourceKind::Store, SourceStatus::Ok) };
+    let sources = ask(&with_snapshot(Snapshot { sources: vec![broken, never_read], ..snapshot() }), "GET", "/api/v1/sources", &accept).await;
+    assert_declared("GET", "/api/v1/sources", &sources);
+    let lines: Vec<&str> = sources.text().lines().collect();
+    assert_eq!(lines[0], "KIND   DETAIL       STATUS  TOPICS  READ                  ERROR");
+    assert_eq!(lines[1], r"file   config.yaml  error   2       2026-11-01T12:00:00Z  line 3: mal\nformed");
+    assert_eq!(lines[2], "store  -            ok      2       -                     -");
+}
+
+#[tokio::test]
 async fn restarts_answer_as_declared() {
     let topic = ask(&state(), "POST", "/api/v1/topics/orders/restart", &[]).await;
     assert_eq!(topic.status, StatusCode::ACCEPTED);
@@ -937,7 +970,7 @@ async fn health_is_the_worst_of_everything() {
     let answer = ask(&degraded, "GET", "/healthz", &[]).await;
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "degraded\n"));
     let verbose = ask(&degraded, "GET", "/healthz?verbose", &[]).await;
-    assert!(verbose.text().contains("[!]source/file/config.yaml degraded: malformed: its last good list"), "{}", verbose.text());
+    assert!(verbose.text().contains("[!]source/file/config.yaml degraded: line 3: malformed: its last good list"), "{}", verbose.text());
 
     let mut failed = snapshot();
     failed.topics[0] = topic("app_log", TaskState::Failed, None, SourceKind::File);
@@ -952,6 +985,43 @@ async fn health_is_the_worst_of_everything() {
     assert!(checks.iter().any(|check| check["name"] == "topic/app_log" && check["remedy"] == "repair it"), "{json:#}");
     let text = ask(&failed, "GET", "/healthz", &[]).await;
     assert!(text.text().contains(r"[-]topic/app_log down: it\nbroke: repair it"), "{}", text.text());
+}
+
+#[tokio::test]
+async fn a_topic_whose_every_record_becomes_a_dead_letter_is_not_healthy() {
+    for (settled, dead_lettered, is_losing) in [(7, 7, true), (4, 2, true), (1, 1, true), (5, 2, false), (0, 0, false)] {
+        let mut snapshot = snapshot();
+        snapshot.topics[2].last_minute = LastMinute { settled, dead_lettered };
+        let answer = ask(&with_snapshot(snapshot), "GET", "/healthz?verbose", &[]).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let line = format!(
+            "[!]dead_letters/orders degraded: {dead_lettered} of {settled} records of the last minute became dead letters: look at /api/v1/dead-letters?topic=orders\n"
+        );
+        assert_eq!(answer.text().contains(&line), is_losing, "{}", answer.text());
+        assert_eq!(answer.text().ends_with("healthz degraded\n"), is_losing, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_are_unwell_for_different_reasons_do_not_share_a_remedy() {
+    let unwell = |partition, code, remedy: &str| {
+        let mut task = task("orders", partition, TaskState::Waiting, None);
+        task.reason = Some(Reason { remedy: remedy.to_owned(), ..reason(code) });
+        task
+    };
+    let tasks = vec![
+        task("orders", 0, TaskState::Running, None),
+        unwell(1, ReasonCode::IndexClosed, "open the index"),
+        unwell(2, ReasonCode::TopicMissing, "create the topic"),
+        unwell(3, ReasonCode::TopicMissing, "create the topic"),
+    ];
+    let answer = ask(&with_snapshot(Snapshot { tasks, ..snapshot() }), "GET", "/healthz?verbose", &[]).await;
+    for line in [
+        "[!]tasks/index_closed degraded: of 4 tasks 1 waiting: open the index\n",
+        "[!]tasks/topic_missing degraded: of 4 tasks 2 waiting: create the topic\n",
+    ] {
+        assert!(answer.text().contains(line), "{}", answer.text());
+    }
 }
 
 /// Checks the text format: every sample belongs to the family declared above it, and no family comes twice.

@@ -108,6 +108,22 @@ pub(super) fn bounded(text: &str, limit: usize) -> String {
     }
 }
 
+/// `text` in at most `columns` characters once it is escaped, as a table does; a cut is marked.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    let mut ends = Vec::new();
+    let mut width = 0;
+    for (start, character) in text.char_indices() {
+        ends.push((start, width));
+        width += if is_unsafe(character) { character.escape_default().count() } else { 1 };
+        if width > columns {
+            // The mark takes one column.
+            let end = ends.iter().rev().find(|(_, before)| *before < columns).map_or(0, |(start, _)| *start);
+            return format!("{}…", text.get(..end).unwrap_or_default());
+        }
+    }
+    text.to_owned()
+}
+
 fn is_unsafe(character: char) -> bool {
     // Line separators, marks and overrides of direction, zero-width joiners' neighbours, the byte order mark.
     let is_invisible = matches!(character, '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
@@ -208,6 +224,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_reason_widens_its_column(text in any::<String>(), columns in 1..100usize) {
+            let shown = escape(&cut(&text, columns));
+            prop_assert!(shown.chars().count() <= columns, "{shown:?}");
+            prop_assert!(shown == escape(&text) || shown.ends_with('…'));
+        }
+
         #[test]
         fn escaped_text_is_one_harmless_line(text in any::<String>()) {
             prop_assert!(!escape(&text).chars().any(is_unsafe));

@@ -24,13 +24,15 @@ use crate::reconcile::TopicsView;
 use crate::sink::{SinkHandle, SinkStats};
 use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, TaskInput, TopicInput};
 use crate::status::events::{self, EventLog, Marks};
-use crate::status::rate::RateMeter;
-use crate::status::{Component, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
+use crate::status::rate::{Counter, RATE_WINDOW, Window};
+use crate::status::{Component, LastMinute, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
 use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
 use crate::topic::{TopicName, TopicPartition};
 
 /// How often the snapshot is replaced.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The time over which dead letters are compared with everything that a topic settled.
+const LAST_MINUTE: Duration = Duration::from_secs(60);
 
 /// Everything that the snapshot is made from.
 pub(super) struct Observer {
@@ -79,10 +81,33 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
     }
 }
 
+/// The counters of one partition.
+#[derive(Default)]
+struct Counters {
+    settled: Counter,
+    dead_lettered: Counter,
+}
+
+/// The last minute of one topic, over all its partitions.
+struct Minute {
+    settled: Window,
+    dead_lettered: Window,
+}
+
+/// What one partition settled since the snapshot before.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    settled: u64,
+    dead_lettered: u64,
+}
+
 /// What the observer remembers between two snapshots.
 #[derive(Default)]
 struct Memories {
-    meters: BTreeMap<TopicPartition, RateMeter>,
+    /// As many as the pipeline keeps counters of progress: those of a topic that is not wanted any more outlive it, and so must what was seen of them.
+    counters: BTreeMap<TopicPartition, Counters>,
+    rates: BTreeMap<TopicPartition, Window>,
+    minutes: BTreeMap<TopicName, Minute>,
     /// State and since when, as the last snapshot showed them.
     rows: BTreeMap<TopicPartition, (TaskState, Timestamp)>,
 }
@@ -136,10 +161,13 @@ impl Observer {
         let mut topics: Vec<Topic> = Vec::new();
         for (name, wanted) in desired.iter().flat_map(|desired| &desired.topics) {
             let first_task = tasks.len();
+            let mut step = Step::default();
             let paused_at = wanted.paused.as_ref().map(|pause| pause.since_at);
             for partition in partitions_of(name, &topics_view, &consumer, &slots) {
                 let slot = slots.get(&partition);
-                let rate = memories.rate(&partition, slot, elapsed);
+                let counts = slot.map(|slot| (slot.progress.settled(), slot.progress.dead_lettered()));
+                let (rate, own_step) = memories.rate(&partition, counts, elapsed);
+                step = step.and(own_step);
                 let input = TaskInput {
                     previous: memories.rows.get(&partition).copied(),
                     topic: name.clone(),
@@ -167,10 +195,11 @@ impl Observer {
                 paused: wanted.paused.clone(),
                 partitions: topics_view.partitions.get(name).and_then(|count| usize::try_from(*count).ok()),
                 missing: topics_view.absent.get(name).or(kafka_trouble.as_ref()).cloned(),
+                last_minute: memories.last_minute(name, step, elapsed),
             };
             topics.push(derive::topic(input, own_tasks));
         }
-        memories.forget(|partition| desired.as_ref().is_some_and(|desired| desired.topics.contains_key(&partition.topic)));
+        memories.forget(|topic| desired.as_ref().is_some_and(|desired| desired.topics.contains_key(topic)));
 
         Snapshot {
             taken_at: now,
@@ -225,15 +254,53 @@ fn warnings(members: usize) -> Vec<String> {
     )]
 }
 
+impl Counters {
+    /// What the partition settled since the look before; `counts` are its records settled and dead-lettered ever, unless it has no task.
+    fn step(&mut self, counts: Option<(u64, u64)>) -> Step {
+        Step {
+            settled: self.settled.growth(counts.map(|(settled, _)| settled)),
+            dead_lettered: self.dead_lettered.growth(counts.map(|(_, dead_lettered)| dead_lettered)),
+        }
+    }
+}
+
+impl Default for Minute {
+    fn default() -> Self {
+        Self { settled: Window::over(LAST_MINUTE), dead_lettered: Window::over(LAST_MINUTE) }
+    }
+}
+
+impl Step {
+    fn and(self, other: Self) -> Self {
+        Self { settled: self.settled.saturating_add(other.settled), dead_lettered: self.dead_lettered.saturating_add(other.dead_lettered) }
+    }
+}
+
 impl Memories {
-    fn rate(&mut self, partition: &TopicPartition, slot: Option<&SlotView<PartitionProgress>>, elapsed: Duration) -> f64 {
-        let settled = slot.map_or(0, |slot| slot.progress.settled());
-        self.meters.entry(partition.clone()).or_default().observe(elapsed, settled)
+    /// The rate of a partition and its last step, see [`Counters::step`].
+    fn rate(&mut self, partition: &TopicPartition, counts: Option<(u64, u64)>, elapsed: Duration) -> (f64, Step) {
+        let step = self.counters.entry(partition.clone()).or_default().step(counts);
+        let rate = self.rates.entry(partition.clone()).or_insert_with(|| Window::over(RATE_WINDOW));
+        rate.add(elapsed, step.settled);
+        (rate.per_second(), step)
     }
 
-    fn forget(&mut self, is_wanted: impl Fn(&TopicPartition) -> bool) {
-        self.meters.retain(|partition, _| is_wanted(partition));
-        self.rows.retain(|partition, _| is_wanted(partition));
+    fn last_minute(&mut self, topic: &TopicName, step: Step, elapsed: Duration) -> LastMinute {
+        let minute = self.minutes.entry(topic.clone()).or_default();
+        minute.settled.add(elapsed, step.settled);
+        minute.dead_lettered.add(elapsed, step.dead_lettered);
+        let dead_lettered = minute.dead_lettered.sum();
+        // The two counters of a partition are not read at one moment.
+        LastMinute { settled: minute.settled.sum().max(dead_lettered), dead_lettered }
+    }
+
+    fn forget(&mut self, is_wanted: impl Fn(&TopicName) -> bool) {
+        for (_, counters) in self.counters.iter_mut().filter(|(partition, _)| !is_wanted(&partition.topic)) {
+            counters.step(None);
+        }
+        self.rates.retain(|partition, _| is_wanted(&partition.topic));
+        self.rows.retain(|partition, _| is_wanted(&partition.topic));
+        self.minutes.retain(|topic, _| is_wanted(topic));
     }
 }
 
@@ -333,6 +400,34 @@ mod tests {
         assert_eq!(partition_input(&view, Some(50)).high_watermark, Some(60));
         assert_eq!(partition_input(&view, Some(70)).high_watermark, Some(70));
         assert_eq!(partition_input(&view, None).high_watermark, None);
+    }
+
+    #[test]
+    fn a_topic_that_is_removed_and_added_again_has_no_rate_from_before() {
+        let orders = TopicPartition::new(TopicName::new("orders").expect("a topic name"), 0);
+        let mut memories = Memories::default();
+        memories.rate(&orders, Some((5060, 0)), Duration::ZERO);
+        memories.forget(|_| false);
+        // The topic is wanted again before its task is there; the count of its progress survived, and grew while the old task drained.
+        memories.rate(&orders, None, Duration::from_secs(10));
+        assert_eq!(memories.rate(&orders, Some((5080, 0)), Duration::from_secs(11)).0, 0.0);
+    }
+
+    #[test]
+    fn dead_letters_of_all_partitions_count_for_a_minute() {
+        let topic = TopicName::new("orders").expect("a topic name");
+        let mut memories = Memories::default();
+        let mut look = |second: u64, counts: [(u64, u64); 2]| {
+            let mut step = Step::default();
+            for (number, counts) in (0..).zip(counts) {
+                let partition = TopicPartition::new(topic.clone(), number);
+                step = step.and(memories.rate(&partition, Some(counts), Duration::from_secs(second)).1);
+            }
+            memories.last_minute(&topic, step, Duration::from_secs(second))
+        };
+        assert_eq!(look(0, [(100, 100), (50, 0)]), LastMinute::default());
+        assert_eq!(look(2, [(110, 107), (52, 1)]), LastMinute { settled: 12, dead_lettered: 8 });
+        assert_eq!(look(62, [(110, 107), (52, 1)]), LastMinute::default());
     }
 
     #[test]

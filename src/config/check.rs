@@ -16,31 +16,52 @@ use super::{Config, LoadError, Loaded, Problem, base_of, parse, read, tree};
 pub enum Format {
     /// For people.
     Text,
-    /// For programs: `{valid, problems, warnings}`.
+    /// For programs: `{valid, problems, warnings}`, and `unreachable` when the servers were asked.
     Json,
 }
 
 /// The file can be used.
 const EXIT_VALID: u8 = 0;
+/// A server that the file names does not answer (sysexits' `EX_UNAVAILABLE`).
+const EXIT_UNREACHABLE: u8 = 69;
 /// The file cannot be used (sysexits' `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
+/// What helps when the configuration itself cannot be read at a start.
+const NAME_THE_FILE: &str = "name the configuration file with --config or DROVER_CONFIG";
+
+/// A server that does not answer, or does not have what the file names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreachable {
+    /// `kafka` or `elasticsearch`.
+    pub server: &'static str,
+    /// What is wrong.
+    pub detail: String,
+    /// What helps.
+    pub remedy: String,
+}
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     valid: bool,
     problems: &'a [Problem],
     warnings: &'a [Problem],
+    /// Absent when nobody asked the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreachable: Option<&'a [Unreachable]>,
 }
 
-/// Checks a file with the process's environment; the report ends in a line break. The code is 0 for a usable file, else 78. `now` is the time that is proposed as `start:` where
-/// the collector's topics have none.
-pub fn report(path: &Path, format: Format, now: Timestamp) -> (String, u8) {
-    let result = check(path, now, &|name| std::env::var(name).ok());
-    let code = if result.is_ok() { EXIT_VALID } else { EXIT_CONFIG };
-    let text = match (format, &result) {
-        (Format::Json, Ok(loaded)) => json(&Report { valid: true, problems: &[], warnings: &loaded.warnings }),
-        (Format::Json, Err(error)) => json(&Report { valid: false, problems: &problems_of(error), warnings: &[] }),
-        (Format::Text, Ok(loaded)) => valid_text(path, loaded),
+/// The report of a file that was checked; it ends in a line break. `valid` speaks of the file alone; `unreachable` is what a probe of the servers found, and `None` without one. The
+/// code is 78 for a file that cannot be used, 69 when a server does not answer, else 0.
+pub fn report(path: &Path, result: &Result<Loaded, LoadError>, unreachable: Option<&[Unreachable]>, format: Format) -> (String, u8) {
+    let code = match (result, unreachable) {
+        (Err(_), _) => EXIT_CONFIG,
+        (Ok(_), Some([_, ..])) => EXIT_UNREACHABLE,
+        (Ok(_), _) => EXIT_VALID,
+    };
+    let text = match (format, result) {
+        (Format::Json, Ok(loaded)) => json(&Report { valid: true, problems: &[], warnings: &loaded.warnings, unreachable }),
+        (Format::Json, Err(error)) => json(&Report { valid: false, problems: &problems_of(error), warnings: &[], unreachable }),
+        (Format::Text, Ok(loaded)) => valid_text(path, loaded, unreachable.unwrap_or_default()),
         (Format::Text, Err(error)) => format!("{}\n", text(error)),
     };
     (text, code)
@@ -51,7 +72,7 @@ pub fn text(error: &LoadError) -> String {
     let path = match error {
         LoadError::Unreadable { .. } => {
             let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
-            return one_line(&format!("{error}{cause}"));
+            return one_line(&format!("{error}{cause}; {NAME_THE_FILE}"));
         }
         LoadError::Invalid { path, .. } => path,
     };
@@ -63,9 +84,11 @@ pub fn text(error: &LoadError) -> String {
     out
 }
 
-fn check(path: &Path, now: Timestamp, environment: super::Environment<'_>) -> Result<Loaded, LoadError> {
+/// Checks a file with the process's environment. `now` is the time that is proposed as `start:` where the collector's topics have none.
+pub fn check(path: &Path, now: Timestamp) -> Result<Loaded, LoadError> {
     let bytes = read(path)?;
-    let mut loaded = parse(&bytes, base_of(path), environment).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
+    let mut loaded =
+        parse(&bytes, base_of(path), &|name| std::env::var(name).ok()).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
     if starts_like_the_collector(&loaded.config) {
         loaded.warnings.push(start_note(&bytes, now));
     }
@@ -111,7 +134,7 @@ fn problems_of(error: &LoadError) -> Vec<Problem> {
             line: 1,
             column: 1,
             detail: format!("cannot read {}: {source}", path.display()),
-            remedy: "name the configuration file with --config or DROVER_CONFIG".to_owned(),
+            remedy: NAME_THE_FILE.to_owned(),
         }],
     }
 }
@@ -124,15 +147,21 @@ fn json(report: &Report<'_>) -> String {
     }
 }
 
-fn valid_text(path: &Path, loaded: &Loaded) -> String {
+fn valid_text(path: &Path, loaded: &Loaded, unreachable: &[Unreachable]) -> String {
     let mut out = String::new();
     for warning in &loaded.warnings {
         out.push_str(&entry(path, "warning: ", warning));
+    }
+    for Unreachable { server, detail, remedy } in unreachable {
+        let _ = writeln!(out, "{}", one_line(&format!("{server}: {detail}: {remedy}")));
     }
     let names: BTreeSet<_> = loaded.config.topics.iter().map(|topic| &topic.name).collect();
     let _ = write!(out, "{} is valid: {}", shown(path), counted(names.len(), "topic"));
     if !loaded.warnings.is_empty() {
         let _ = write!(out, ", {}", counted(loaded.warnings.len(), "warning"));
+    }
+    if !unreachable.is_empty() {
+        let _ = write!(out, ", but {} failed", counted(unreachable.len(), "probe"));
     }
     out.push('\n');
     out
@@ -178,7 +207,7 @@ mod tests {
     fn checked(text: &str, format: Format) -> (String, u8) {
         let (_folder, path) = file(text);
         let now = "2026-01-31T10:20:30.987654Z".parse().expect("a time");
-        let (report, code) = report(&path, format, now);
+        let (report, code) = report(&path, &check(&path, now), None, format);
         (report.replace(&path.display().to_string(), "config.yaml"), code)
     }
 
@@ -195,7 +224,7 @@ mod tests {
                 "config.yaml:2:3: kafka.brokres: 'brokres' is not known here",
                 "    did you mean 'brokers'?",
                 "config.yaml:4:7: sink: 'sink' is given together with 'elasticsearch' on line 3",
-                "    keep one of the two: documents go to one place",
+                "    remove sink: this version does not write files yet",
                 "config.yaml: 3 problems",
             ]
         );
@@ -236,13 +265,36 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_does_not_answer_is_part_of_the_report() {
+        let (_folder, path) = file("kafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\ntopics: [{topic: t}]\n");
+        let result = check(&path, Timestamp::UNIX_EPOCH);
+        let silent = [Unreachable {
+            server: "kafka",
+            detail: "topic t does not exist in Kafka".to_owned(),
+            remedy: "create it,\nor remove it here".to_owned(),
+        }];
+        let (text, code) = report(&path, &result, Some(&silent), Format::Text);
+        let expected = format!(
+            "kafka: topic t does not exist in Kafka: create it,\u{fffd}or remove it here\n{} is valid: 1 topic, but 1 probe failed\n",
+            path.display()
+        );
+        assert_eq!((code, text), (69, expected));
+        let (json, code) = report(&path, &result, Some(&silent), Format::Json);
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let expected = serde_json::json!([{"server": "kafka", "detail": silent[0].detail, "remedy": silent[0].remedy}]);
+        assert_eq!((code, &value["unreachable"], &value["valid"]), (69, &expected, &true.into()));
+        let (json, code) = report(&path, &result, Some(&[]), Format::Json);
+        assert!(code == 0 && json.contains("\"unreachable\": []"), "{json}");
+    }
+
+    #[test]
     fn what_is_no_readable_file_is_told_in_both_forms() {
         let folder = tempfile::tempdir().expect("a folder");
         for path in [folder.path().join("missing.yaml"), folder.path().to_owned()] {
-            let (text, code) = report(&path, Format::Text, Timestamp::UNIX_EPOCH);
+            let (text, code) = report(&path, &check(&path, Timestamp::UNIX_EPOCH), None, Format::Text);
             assert_eq!(code, 78);
             assert!(text.contains("--config") && text.lines().count() == 1, "{text}");
-            let (json, code) = report(&path, Format::Json, Timestamp::UNIX_EPOCH);
+            let (json, code) = report(&path, &check(&path, Timestamp::UNIX_EPOCH), None, Format::Json);
             let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
             assert_eq!((code, value["valid"].as_bool(), value["problems"].as_array().map(Vec::len)), (78, Some(false), Some(1)));
         }
@@ -260,7 +312,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
         assert!(made.success());
         for path in [a, socket, pipe, PathBuf::from("/dev/zero")] {
-            let (text, code) = report(&path, Format::Text, Timestamp::UNIX_EPOCH);
+            let (text, code) = report(&path, &check(&path, Timestamp::UNIX_EPOCH), None, Format::Text);
             assert_eq!(code, 78, "{text}");
         }
     }

@@ -266,10 +266,10 @@ elasticconfig: {elasticaddr: "http://localhost:9200/", typestr: catlog}   # type
 
     #[test]
     fn a_native_section_wins_with_a_warning() {
-        let text = "kafkaconfig: {kafkaaddr: 'not an address'}\nelasticconfig: {elasticaddr: 'http://e:1'}\nkafka: {brokers: ['b:2'], group_id: g}\nsink: {file: out}\ncollectlogs: [{logtopic: t}]\n";
+        let text = "kafkaconfig: {kafkaaddr: 'not an address'}\nelasticconfig: {elasticaddr: 'http://e:1'}\nkafka: {brokers: ['b:2'], group_id: g}\nelasticsearch: {urls: ['http://f:2']}\ncollectlogs: [{logtopic: t}]\n";
         let loaded = load(text).expect("legal");
         assert_eq!(loaded.config.kafka.brokers, ["b:2"]);
-        assert!(matches!(loaded.config.sink, SinkConfig::File { .. }));
+        assert_eq!(urls(&loaded.config), ["http://f:2"]);
         let noted: Vec<_> = loaded.warnings.iter().map(|warning| (warning.path.as_str(), warning.line)).collect();
         assert_eq!(noted, [("kafkaconfig", 1), ("elasticconfig", 2)]);
     }

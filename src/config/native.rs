@@ -2,7 +2,7 @@
 //!
 //! Guarantees that each value of a [`Config`] is within bounds and fits the others. A file may mix native keys with those of the [`dialect`]: a key at the top is native if it is
 //! spelt exactly as one, else the dialect's if it is one in any case, else an error. Inside native sections unknown keys are errors; inside the dialect's they are warnings.
-//! Owns the defaults. Reads nothing but the tree.
+//! Owns the defaults. Reads nothing but the tree and, by the [`Reader`], what it names.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::address::{self, Mistake};
 use super::dialect::{self, Found, NativeSections};
+use super::not_yet::{self, NotYet};
 use super::reader::{Placed, Reader, Section};
 use super::topics::{self, PlacedTopic};
 use super::tree::Node;
@@ -74,13 +75,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     };
     let log_level = top.take("log_level").and_then(|(path, node)| log_level(reader, &path, node)).or(dialect.log_level);
     let allowed_hosts = top.take("allowed_hosts").map(|(path, node)| checked_list(reader, &path, node, address::host)).unwrap_or_default();
-    let dead_letters = dead_letters(reader, &mut top, sink.as_ref());
+    let dead_letters = dead_letters(reader, &mut top);
     let supervision = supervision(reader, &mut top);
     let memory = memory(reader, root, &mut top, sink.as_ref());
     let tokens_file = tokens_file(reader, &mut top);
     let tls = tls(reader, &mut top);
     let http = http(reader, &mut top);
-    let readiness_require = readiness(reader, &mut top, first_etcd.is_some());
+    let readiness_require = readiness(reader, &mut top);
     let metrics_per_partition = metrics(reader, &mut top);
 
     let default_fields = reader.child(&mut top, "defaults");
@@ -122,7 +123,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
 fn note(reader: &mut Reader<'_>, root: &Node, config: &Config, listen: Option<&Placed<'_>>) {
     if let Some((path, node)) = listen.filter(|_| config.open_to_others()) {
         let detail = "others can reach this address and there are no tokens: drover run needs --insecure";
-        reader.warning(node.problem(path, detail, "listen on a loopback address, or configure auth.tokens_file"));
+        reader.warning(node.problem(path, detail, "listen on a loopback address, or guard this one in another way and say --insecure"));
     }
     if config.topics.is_empty() {
         reader.warning(root.problem("topics", "the file names no topics", "add topics: [{topic: NAME}]"));
@@ -206,9 +207,10 @@ fn sink(
 ) -> Option<SinkConfig> {
     if let (Some((_, elasticsearch)), Some((path, file))) = (&elasticsearch_place, &file_place) {
         let detail = format!("'sink' is given together with 'elasticsearch' on line {}", elasticsearch.line);
-        reader.problem(file.problem(path, detail, "keep one of the two: documents go to one place"));
+        reader.problem(file.problem(path, detail, "remove sink: this version does not write files yet"));
     }
-    let file = file_place.as_ref().and_then(|(path, node)| file_sink(reader, path, node));
+    let is_chosen = elasticsearch_place.is_none();
+    let file = file_place.as_ref().and_then(|(path, node)| file_sink(reader, path, node, is_chosen));
     if let Some((path, node)) = elasticsearch_place {
         return elasticsearch(reader, &path, node).map(SinkConfig::Elasticsearch);
     }
@@ -220,20 +222,23 @@ fn sink(
         Found::Wrong => None,
         Found::Absent => {
             let detail = "nothing says where documents go";
-            reader.problem(root.problem("elasticsearch.urls", detail, "add elasticsearch: {urls: [\"http://HOST:9200\"]}, or sink: {file: FOLDER}"));
+            reader.problem(root.problem("elasticsearch.urls", detail, "add elasticsearch: {urls: [\"http://HOST:9200\"]}"));
             None
         }
     }
 }
 
-fn file_sink(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<SinkConfig> {
+fn file_sink(reader: &mut Reader<'_>, path: &str, node: &Node, is_chosen: bool) -> Option<SinkConfig> {
     let mut section = reader.section(path, node)?;
     let file = section.take("file");
     reader.refuse_unknown(&section);
     let Some((path, node)) = file else {
-        reader.problem(node.problem(&section.place_of("file"), "the folder is missing", "add file: FOLDER"));
+        reader.problem(node.problem(&section.place_of("file"), "the folder is missing", "remove sink and configure elasticsearch"));
         return None;
     };
+    if is_chosen {
+        reader.problem(not_yet::problem(NotYet::FileSink, &path, node));
+    }
     reader.path(&path, node).map(|dir| SinkConfig::File { dir })
 }
 
@@ -262,7 +267,7 @@ fn elasticsearch(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<Ela
     let mut section = reader.section(path, node)?;
     let urls = addresses(reader, &mut section, node, "urls", &MISSING, address::url);
     let auth = sink_auth(reader, &mut section);
-    let ca_file = section.take("ca_file").and_then(|(path, node)| reader.path(&path, node));
+    let ca_file = section.take("ca_file").and_then(|(path, node)| reader.file(&path, node));
     let client_identity = client_identity(reader, &mut section);
     let mut bulk = reader.child(&mut section, "bulk");
     reader.refuse_unknown(&section);
@@ -359,8 +364,8 @@ fn credentials(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Option<(St
 
 fn client_identity(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Option<(PathBuf, PathBuf)> {
     let ((cert_path, cert_node), (key_path, key_node)) = pair(reader, section, "client_cert", "client_key")?;
-    let certificate = reader.path(&cert_path, cert_node);
-    let key = reader.path(&key_path, key_node);
+    let certificate = reader.file(&cert_path, cert_node);
+    let key = reader.file(&key_path, key_node);
     Some((certificate?, key?))
 }
 
@@ -370,7 +375,7 @@ fn etcd(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<EtcdConfig> 
     let endpoints = addresses(reader, &mut section, node, "endpoints", &MISSING, address::url);
     let prefix = section.take("prefix").map_or_else(|| Some(DEFAULT_ETCD_PREFIX.to_owned()), |(path, node)| etcd_prefix(reader, &path, node));
     let credentials = credentials(reader, &mut section);
-    let ca_file = section.take("ca_file").and_then(|(path, node)| reader.path(&path, node));
+    let ca_file = section.take("ca_file").and_then(|(path, node)| reader.file(&path, node));
     let client_identity = client_identity(reader, &mut section);
     reader.refuse_unknown(&section);
     Some(EtcdConfig { endpoints: endpoints?, prefix: prefix?, credentials, ca_file, client_identity })
@@ -385,12 +390,12 @@ fn etcd_prefix(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<Strin
     Some(text)
 }
 
-fn dead_letters(reader: &mut Reader<'_>, top: &mut Section<'_>, sink: Option<&SinkConfig>) -> DeadLettersConfig {
+fn dead_letters(reader: &mut Reader<'_>, top: &mut Section<'_>) -> DeadLettersConfig {
     let mut section = reader.child(top, "dead_letters");
     let store_place = section.take("store");
     let store = store_place.as_ref().and_then(|(path, node)| dead_letter_store(reader, path, node));
-    if let (Some(DeadLetterStore::Elasticsearch), Some(SinkConfig::File { .. }), Some((path, node))) = (store, sink, &store_place) {
-        reader.problem(node.problem(path, "dead letters cannot be in an index: the sink is a folder", "write store: local"));
+    if let (Some(DeadLetterStore::Elasticsearch), Some((path, node))) = (store, &store_place) {
+        reader.problem(not_yet::problem(NotYet::DeadLettersInTheSink, path, node));
     }
     let index = section.take("index").and_then(|(path, node)| plain_index(reader, &path, node));
     let max_bytes = section.take("max_bytes").and_then(|(path, node)| reader.size(&path, node, MIB, 1024 * GIB));
@@ -407,7 +412,7 @@ fn dead_letter_store(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option
         "local" => Some(DeadLetterStore::Local),
         "elasticsearch" => Some(DeadLetterStore::Elasticsearch),
         _ => {
-            reader.problem(node.problem(path, "this is no store of dead letters", "write local or elasticsearch"));
+            reader.problem(node.problem(path, "this is no store of dead letters", "write local"));
             None
         }
     }
@@ -474,13 +479,19 @@ fn memory(reader: &mut Reader<'_>, root: &Node, top: &mut Section<'_>, sink: Opt
 
 fn tokens_file(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<PathBuf> {
     let mut section = reader.child(top, "auth");
-    let tokens_file = section.take("tokens_file").and_then(|(path, node)| reader.path(&path, node));
+    let place = section.take("tokens_file");
     reader.refuse_unknown(&section);
-    tokens_file
+    let (path, node) = place?;
+    reader.problem(not_yet::problem(NotYet::Tokens, &path, node));
+    reader.path(&path, node)
 }
 
 fn tls(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<TlsConfig> {
-    let mut section = reader.child(top, "tls");
+    let (path, node) = top.take("tls")?;
+    let mut section = reader.section(&path, node)?;
+    if !section.entries().is_empty() {
+        reader.problem(not_yet::problem(NotYet::Tls, &path, node));
+    }
     let pair = pair(reader, &mut section, "cert_file", "key_file");
     reader.refuse_unknown(&section);
     let ((cert_path, cert_node), (key_path, key_node)) = pair?;
@@ -506,7 +517,7 @@ fn http(reader: &mut Reader<'_>, top: &mut Section<'_>) -> HttpConfig {
     }
 }
 
-fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>, has_etcd: bool) -> Vec<Dependency> {
+fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Vec<Dependency> {
     let mut section = reader.child(top, "readiness");
     let place = section.take("require");
     reader.refuse_unknown(&section);
@@ -518,12 +529,12 @@ fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>, has_etcd: bool) -> 
             "sink" => Dependency::Sink,
             "etcd" => Dependency::Etcd,
             _ => {
-                reader.problem(item.problem(&path, "readiness knows no such server", "write kafka, sink or etcd"));
+                reader.problem(item.problem(&path, "readiness knows no such server", "write kafka or sink"));
                 continue;
             }
         };
-        if dependency == Dependency::Etcd && !has_etcd {
-            reader.problem(item.problem(&path, "etcd is required here and not configured", "remove it, or add etcd: {endpoints: [...]}"));
+        if dependency == Dependency::Etcd {
+            reader.problem(not_yet::problem(NotYet::EtcdForReadiness, &path, item));
         }
         if !required.contains(&dependency) {
             required.push(dependency);
@@ -684,9 +695,22 @@ mod tests {
                 assert!(shown.contains(&format!("{section}{key}")), "{section}{key} is not shown");
             }
         }
-        // With every field in use, only what excludes each other is wrong: the fields are all known and their values legal.
+        // With every field in use, only what excludes each other, what is not there and what this version does not do is wrong: the fields are all known and their values legal.
         let wrong: Vec<String> = places(&whole).into_iter().map(|(path, _)| path).collect();
-        assert_eq!(wrong, ["elasticsearch.api_key", "sink"]);
+        let expected = [
+            "kafka.properties.ssl.ca.location",
+            "elasticsearch.api_key",
+            "elasticsearch.ca_file",
+            "elasticsearch.client_cert",
+            "elasticsearch.client_key",
+            "sink",
+            "etcd.ca_file",
+            "etcd.client_cert",
+            "etcd.client_key",
+            "auth.tokens_file",
+            "tls",
+        ];
+        assert_eq!(wrong, expected);
     }
 
     fn paths(prefix: &str, node: &Node, out: &mut Vec<String>) {
@@ -712,7 +736,7 @@ mod tests {
             let found = problems(text);
             let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
             assert_eq!(paths, ["kafka.brokers", "elasticsearch.urls"], "{text:?}");
-            assert!(found[0].remedy.contains("kafka:") && found[1].remedy.contains("sink"), "{found:?}");
+            assert!(found[0].remedy.contains("kafka:") && found[1].remedy.contains("elasticsearch:"), "{found:?}");
         }
         assert_eq!(problems("kafka: {brokers: []}\nelasticsearch: {urls: []}\n").len(), 2);
     }
@@ -763,7 +787,6 @@ mod tests {
             ("readiness: {require: [redis]}", "readiness.require[0]"),
             ("readiness: {require: [kafka, etcd]}", "readiness.require[1]"),
             ("metrics: {per_partition: 2}", "metrics.per_partition"),
-            ("tls: {cert_file: c.pem}", "tls.key_file"),
             ("allowed_hosts: ['http://h']", "allowed_hosts[0]"),
             ("etcd: {prefix: a}", "etcd.endpoints"),
             ("etcd: {endpoints: ['http://h:1'], prefix: a//b}", "etcd.prefix"),
@@ -831,13 +854,70 @@ mod tests {
             ("elasticsearch: {urls: ['http://e:1'], bulk: {compression: zstd}}", "elasticsearch.bulk.compression"),
             ("elasticsearch: {urls: ['http://e:1'], bulk: {size: 1}}", "elasticsearch.bulk.size"),
             ("sink: {}", "sink.file"),
-            ("sink: {folder: a, file: b}", "sink.folder"),
-            ("{sink: {file: b}, dead_letters: {store: elasticsearch}, kafka: {brokers: ['a:1']}}", "dead_letters.store"),
+            ("sink: {file: b}", "sink.file"),
         ] {
             let kafka = if sink.starts_with('{') { "" } else { "kafka: {brokers: ['a:1']}\n" };
             let paths: Vec<String> = places(&format!("{kafka}{sink}\n")).into_iter().map(|(path, _)| path).collect();
             assert_eq!(paths, [path], "{sink}");
         }
+    }
+
+    #[test]
+    fn what_this_version_does_not_do_is_refused_in_one_report() {
+        let text = "\
+kafka: {brokers: ['a:1']}
+sink: {file: out}
+dead_letters: {store: elasticsearch}
+etcd: {endpoints: ['http://h:1']}
+auth: {tokens_file: tokens.yaml}
+tls:
+  cert_file: c.pem
+readiness: {require: [kafka, etcd]}
+topics: [{topic: t, formt: json}]
+";
+        let expected = [
+            ("sink.file", 2),
+            ("dead_letters.store", 3),
+            ("auth.tokens_file", 5),
+            ("tls", 7),
+            ("tls.key_file", 7),
+            ("readiness.require[1]", 8),
+            ("topics[0].formt", 9),
+        ];
+        assert_eq!(places(text), expected.map(|(path, line)| (path.to_owned(), line)));
+    }
+
+    #[test]
+    fn a_file_that_is_named_and_not_readable_is_told_with_key_and_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["ca.pem", "cert.pem", "key.pem"] {
+            std::fs::write(folder.path().join(name), "PEM").expect("a file");
+        }
+        let text = |ca: &str, cert: &str, key: &str| {
+            format!(
+                "kafka: {{brokers: ['a:1'], properties: {{ssl.ca.location: {ca}, ssl.certificate.location: {cert}, ssl.key.location: {key}}}}}\nelasticsearch: {{urls: ['https://e:1'], ca_file: {ca}, client_cert: {cert}, client_key: {key}}}\n"
+            )
+        };
+        let parsed = |text: &str| parse(text.as_bytes(), folder.path(), &environment);
+        parsed(&text("ca.pem", "cert.pem", "key.pem")).expect("all files are there");
+        // A folder of CAs is what OpenSSL takes, too.
+        parsed("kafka: {brokers: ['a:1'], properties: {ssl.ca.location: .}}\nelasticsearch: {urls: ['http://e:1']}\n").expect("a folder");
+
+        let found = parsed(&text("no-ca.pem", "no-cert.pem", ".")).expect_err("none is there");
+        let told: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+        let keys = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"].map(|key| format!("kafka.properties.{key}"));
+        assert_eq!(told, [&keys[0], &keys[1], &keys[2], "elasticsearch.ca_file", "elasticsearch.client_cert", "elasticsearch.client_key"]);
+        for (problem, cause) in found.iter().zip(["no-ca.pem: No such file", "no-cert.pem: No such file", "not a regular file"].iter().cycle()) {
+            assert!(problem.detail.contains(cause) && problem.detail.contains(&folder.path().display().to_string()), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_written_where_its_path_belongs_is_not_shown() {
+        let text = "kafka: {brokers: ['a:1'], properties: {ssl.key.location: '-----BEGIN PRIVATE KEY----- hunter2'}}\nelasticsearch: {urls: ['http://e:1']}\n";
+        let found = problems(text);
+        assert!(found.len() == 1 && found[0].path == "kafka.properties.ssl.key.location", "{found:?}");
+        assert!(!format!("{found:?}").contains(SECRET), "{found:?}");
     }
 
     #[test]

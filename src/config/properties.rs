@@ -15,8 +15,10 @@ use super::tree::{Node, printable};
 enum Kind {
     /// Any text that is not empty.
     Text,
-    /// A file; relative to the configuration.
-    Path,
+    /// A file that can be read; relative to the configuration.
+    File,
+    /// A file or a folder that can be read.
+    FileOrFolder,
     /// A whole number between two bounds.
     Whole(u64, u64),
     /// `true` or `false`.
@@ -27,12 +29,14 @@ enum Kind {
     Mechanism,
 }
 
-use Kind::{Boolean, Mechanism, OneOf, Path, Text, Whole};
+use Kind::{Boolean, File, FileOrFolder, Mechanism, OneOf, Text, Whole};
 
 /// The largest whole number of the client library.
 const MAX_INT: u64 = i32::MAX as u64;
 /// `session.timeout.ms` unless it is set.
 const DEFAULT_SESSION_TIMEOUT_MS: u64 = 45_000;
+/// `max.poll.interval.ms` unless it is set.
+const DEFAULT_POLL_INTERVAL_MS: u64 = 300_000;
 
 const ALLOWED: &[(&str, Kind)] = &[
     ("client.id", Text),
@@ -64,18 +68,18 @@ const ALLOWED: &[(&str, Kind)] = &[
     ("socket.send.buffer.bytes", Whole(0, 100_000_000)),
     ("socket.timeout.ms", Whole(10, 300_000)),
     ("ssl.ca.certificate.stores", Text),
-    ("ssl.ca.location", Path),
+    ("ssl.ca.location", FileOrFolder),
     ("ssl.ca.pem", Text),
-    ("ssl.certificate.location", Path),
+    ("ssl.certificate.location", File),
     ("ssl.certificate.pem", Text),
     ("ssl.cipher.suites", Text),
-    ("ssl.crl.location", Path),
+    ("ssl.crl.location", File),
     ("ssl.curves.list", Text),
     ("ssl.endpoint.identification.algorithm", OneOf(&["none", "https"])),
-    ("ssl.key.location", Path),
+    ("ssl.key.location", File),
     ("ssl.key.password", Text),
     ("ssl.key.pem", Text),
-    ("ssl.keystore.location", Path),
+    ("ssl.keystore.location", File),
     ("ssl.keystore.password", Text),
     ("ssl.sigalgs.list", Text),
 ];
@@ -163,9 +167,9 @@ fn value_of(reader: &mut Reader<'_>, place: &str, node: &Node, kind: Kind) -> Op
     match kind {
         Text => reader.secret(place, node).map(|secret| secret.expose().to_owned()),
         // The library's own word for "look where the system keeps them".
-        Path if node.text() == Some("probe") => Some("probe".to_owned()),
-        Path => {
-            let file = reader.path(place, node)?;
+        FileOrFolder if node.text() == Some("probe") => Some("probe".to_owned()),
+        File | FileOrFolder => {
+            let file = if kind == File { reader.file(place, node)? } else { reader.file_or_folder(place, node)? };
             let text = file.to_str().map(str::to_owned);
             if text.is_none() {
                 reader.problem(node.problem(place, "this path is not valid UTF-8", "move the file to a folder with a plain name"));
@@ -223,10 +227,12 @@ fn check_together(reader: &mut Reader<'_>, path: &str, node: &Node, properties: 
         reader.problem(node.problem(path, detail, "remove it; brokers decide it for this protocol"));
     }
     let session = number("session.timeout.ms").unwrap_or(DEFAULT_SESSION_TIMEOUT_MS);
-    let poll = number("max.poll.interval.ms");
-    if !uses_new_protocol && poll.is_some_and(|poll| poll < session) {
-        let detail = format!("max.poll.interval.ms is shorter than session.timeout.ms ({session})");
-        reader.problem(node.problem(path, detail, "make max.poll.interval.ms at least as long"));
+    let says = |name: &str| matches!(&node.value, super::tree::Value::Map(entries) if entries.iter().any(|(key, value)| key.text() == Some(name) && !value.is_null()));
+    let is_reported = says("max.poll.interval.ms") && get("max.poll.interval.ms").is_none();
+    let poll = number("max.poll.interval.ms").unwrap_or(DEFAULT_POLL_INTERVAL_MS);
+    if !uses_new_protocol && !is_reported && poll < session {
+        let detail = format!("max.poll.interval.ms ({poll}) is shorter than session.timeout.ms ({session})");
+        reader.problem(node.problem(path, detail, "set max.poll.interval.ms to at least as much, or session.timeout.ms to less"));
     }
 }
 
@@ -297,6 +303,9 @@ mod tests {
             "sasl.mechanism: scram-sha-256",
             "fetch.max.bytes: 100",
             "max.poll.interval.ms: 1000",
+            "session.timeout.ms: 300001",
+            "{max.poll.interval.ms: ~, session.timeout.ms: 300001}",
+            "{max.poll.interval.ms: soon, session.timeout.ms: 300001}",
             "client.id: ''",
             "client.id: [a]",
             "{group.protocol: consumer, session.timeout.ms: 6000}",
@@ -319,9 +328,16 @@ mod tests {
 
     #[test]
     fn relative_paths_are_relative_to_the_configuration() {
-        let (properties, problems, _) = read_text("{security.protocol: ssl, ssl.ca.location: ca.pem, ssl.key.location: /k.pem}");
+        let (base, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::NamedTempFile::new().expect("a file"));
+        std::fs::write(base.path().join("ca.pem"), "PEM").expect("a file");
+        let text = format!("{{security.protocol: ssl, ssl.ca.location: ca.pem, ssl.key.location: {}}}", elsewhere.path().display());
+        let node = tree::parse(text.as_bytes()).expect("YAML");
+        let mut reader = Reader::new(base.path(), &|_| None);
+        let properties = read(&mut reader, "kafka.properties", &node);
+        let (problems, _) = reader.finish();
         assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!((properties["ssl.ca.location"].expose(), properties["ssl.key.location"].expose()), ("/etc/drover/ca.pem", "/k.pem"));
+        let expected = [base.path().join("ca.pem"), elsewhere.path().to_owned()].map(|path| path.display().to_string());
+        assert_eq!([properties["ssl.ca.location"].expose(), properties["ssl.key.location"].expose()], expected);
         let (properties, _, _) = read_text("ssl.ca.location: probe");
         assert_eq!(properties["ssl.ca.location"].expose(), "probe");
     }

@@ -264,6 +264,33 @@ impl<'a> Reader<'a> {
         Some(self.base.join(expanded))
     }
 
+    /// The path of a file that can be opened. The content is not looked at.
+    pub(super) fn file(&mut self, path: &str, node: &Node) -> Option<PathBuf> {
+        self.readable(path, node, |file| super::open_regular_file(file).map(drop))
+    }
+
+    /// The path of a file or a folder that can be opened.
+    pub(super) fn file_or_folder(&mut self, path: &str, node: &Node) -> Option<PathBuf> {
+        let open = |file: &Path| if file.is_dir() { std::fs::read_dir(file).map(drop) } else { super::open_regular_file(file).map(drop) };
+        self.readable(path, node, open)
+    }
+
+    fn readable(&mut self, path: &str, node: &Node, open: impl Fn(&Path) -> std::io::Result<()>) -> Option<PathBuf> {
+        let file = self.path(path, node)?;
+        let shown = file.to_string_lossy();
+        if shown.contains("-----BEGIN") {
+            // Not shown: it may be a private key.
+            self.problem(node.problem(path, "this is the content of a PEM file, not its path", "write the content to a file and name it here"));
+            return None;
+        }
+        if let Err(error) = open(&file) {
+            let detail = format!("cannot read the file {}: {}", printable_line(&shown), printable_line(&error.to_string()));
+            self.problem(node.problem(path, detail, "name a readable file, relative to the configuration or absolute"));
+            return None;
+        }
+        Some(file)
+    }
+
     pub(super) fn boolean(&mut self, path: &str, node: &Node) -> Option<bool> {
         match self.text(path, node)?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),

@@ -142,13 +142,17 @@ fn apply(view: &mut FileView, result: Result<Loaded, LoadError>, running: &Confi
     }
 }
 
-/// The first problem as text and line, and how many more there are.
+/// The first problem as text and line, and how many more there are; for a file that cannot be read, why not.
 fn describe(error: &LoadError) -> (String, Option<u32>) {
     let problems = error.problems();
-    let Some(first) = problems.first() else { return (error.to_string(), None) };
+    let Some(first) = problems.first() else {
+        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+        return (format!("{error}{cause}"), None);
+    };
     let more = problems.len() - 1;
     let tail = if more == 0 { String::new() } else { format!(" (and {more} more; see `drover check-config`)") };
-    (format!("{}: {}{tail}", first.path, first.detail), Some(first.line))
+    let separator = if first.path.is_empty() { "" } else { ": " };
+    (format!("{}{separator}{}{tail}", first.path, first.detail), Some(first.line))
 }
 
 fn topic_count(config: &Config) -> usize {
@@ -156,4 +160,33 @@ fn topic_count(config: &Config) -> usize {
     names.sort_unstable();
     names.dedup();
     names.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(text: Option<&str>) -> (String, Option<u32>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.yaml");
+        if let Some(text) = text {
+            std::fs::write(&path, text).expect("a file");
+        }
+        describe(&config::load(&path, &|_| None).expect_err("not usable"))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_the_systems_cause() {
+        let (message, line) = described(None);
+        assert!(message.starts_with("cannot read ") && message.contains("config.yaml: No such file or directory"), "{message}");
+        assert!(line.is_none() && !message.contains("--config"), "{message}");
+    }
+
+    #[test]
+    fn a_problem_of_the_file_as_a_whole_does_not_begin_with_a_colon() {
+        let (message, line) = described(Some("{"));
+        assert!(line.is_some() && !message.starts_with(':') && !message.is_empty(), "{message}");
+        let (message, _) = described(Some("listen: nowhere\nkafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\n"));
+        assert_eq!(message, "listen: this is not an address with a port");
+    }
 }

@@ -86,6 +86,7 @@ pub(super) enum GroupEvent {
 #[derive(Default)]
 pub(super) struct Events {
     group: Mutex<Vec<GroupEvent>>,
+    failure: LastFailure,
     closing: AtomicBool,
 }
 
@@ -94,14 +95,41 @@ impl Events {
         std::mem::take(&mut *self.group.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What librdkafka said of its last broken connection.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.failure.get()
+    }
+
     /// From now on partitions are given back without asking: the consumer is being closed.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 }
 
+/// The text of the last broken connection: the errors that follow from it ("all brokers are down") do not say why.
+#[derive(Default)]
+pub(super) struct LastFailure {
+    text: Mutex<Option<String>>,
+}
+
+impl LastFailure {
+    /// Takes a line of librdkafka's log into account.
+    pub(super) fn hear(&self, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            // The line begins with the thread's name in brackets.
+            let text = message.split_once("]: ").map_or(message, |(_, text)| text);
+            *self.text.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.failure.hear(facility, message);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
                 warn!(facility, "librdkafka: {message}");
@@ -129,6 +157,16 @@ impl ConsumerContext for Events {
         }
         let event = if is_assign { GroupEvent::Assign(list) } else { GroupEvent::Revoke(list) };
         self.group.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
+/// The text of an error that ends the client for good, with what helps where that is known.
+pub(super) fn fatal_text(code: RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId => {
+            format!("{code}: another process uses the same group.instance.id; give each its own")
+        }
+        _ => code.to_string(),
     }
 }
 

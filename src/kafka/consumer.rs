@@ -381,7 +381,7 @@ impl<'a> Session<'a> {
         for _ in 0..100 {
             match consumer.poll(Duration::ZERO) {
                 None => break,
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(ConsumerError::Fatal(code.to_string())),
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(ConsumerError::Fatal(client::fatal_text(code))),
                 Some(Err(error)) => self.note_error(&error),
                 // Forwarding is set before assigning, so this does not happen; if it does, the record must not be skipped.
                 Some(Ok(message)) => {
@@ -413,21 +413,30 @@ impl<'a> Session<'a> {
             debug!(error = %error, "kafka reports an error");
             return;
         };
-        let since_at = match &self.trouble {
-            Some(known) if known.code == code => known.since_at,
+        let known = self.trouble.as_ref().map(|known| (known.code, known.since_at));
+        if code == ReasonCode::KafkaUnreachable && known.is_some_and(|(known, _)| known == ReasonCode::Credentials) {
+            // Refused credentials end in closed connections, which are not the cause.
+            return;
+        }
+        let message = match self.consumer.client().context().last_failure().filter(|_| code != ReasonCode::UnknownError) {
+            Some(failure) => format!("{error}; the last connection failed with: {failure}"),
+            None => error.to_string(),
+        };
+        let since_at = match known {
+            Some((known, since_at)) if known == code => since_at,
             _ => {
-                warn!(error = %error, code = code.as_str(), "kafka is in trouble");
+                warn!(error = message, code = code.as_str(), "kafka is in trouble");
                 Timestamp::now()
             }
         };
-        self.trouble = Some(Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at });
+        self.trouble = Some(Reason { code, message, remedy: remedy.to_owned(), since_at });
         self.answers_at_trouble = self.inner.answers.load(Ordering::Relaxed);
         self.changed = true;
     }
 
     /// Brokers that have answered a question since the last error are reachable again, also when there is nothing to consume that would show it.
     fn forgive_an_outage(&mut self) {
-        let is_outage = self.trouble.as_ref().is_some_and(|trouble| trouble.code == ReasonCode::KafkaUnreachable);
+        let is_outage = self.trouble.as_ref().is_some_and(|trouble| matches!(trouble.code, ReasonCode::KafkaUnreachable | ReasonCode::Credentials));
         if is_outage && self.inner.answers.load(Ordering::Relaxed) > self.answers_at_trouble {
             info!("kafka answers again");
             self.trouble = None;

@@ -54,10 +54,14 @@ pub enum LookupError {
     },
 }
 
-struct Quiet;
+#[derive(Default)]
+struct Quiet {
+    failure: client::LastFailure,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        self.failure.hear(facility, message);
         // The consumer's client meets the same brokers and says it louder.
         tracing::debug!(facility, "librdkafka (look-ups): {message}");
     }
@@ -85,7 +89,7 @@ impl Lookups {
         for name in ["group.id", "group.protocol", "group.instance.id", "session.timeout.ms", "max.poll.interval.ms"] {
             settings.remove(name);
         }
-        let client = settings.create_with_context(Quiet).map_err(LookupError::Create)?;
+        let client = settings.create_with_context(Quiet::default()).map_err(LookupError::Create)?;
         Ok(Self { client: Arc::new(client), has_topic_ids })
     }
 
@@ -105,7 +109,7 @@ impl Lookups {
             return Ok(looks);
         }
         let texts: Vec<&str> = names.iter().map(TopicName::as_str).collect();
-        let described = ffi::describe_topics(&self.client, &texts, TIMEOUT).map_err(|(_, detail)| unanswered("the look-up of topics", detail))?;
+        let described = ffi::describe_topics(&self.client, &texts, TIMEOUT).map_err(|(_, detail)| self.silent("the look-up of topics", detail))?;
         for description in described {
             let Ok(name) = TopicName::new(&description.name) else { continue };
             looks.insert(name, look(description));
@@ -172,18 +176,45 @@ impl Lookups {
         .await
     }
 
+    /// Nobody answered; says why the last connection broke, if one did.
+    fn silent(&self, what: &'static str, detail: String) -> LookupError {
+        match self.client.client().context().failure.get() {
+            Some(failure) => unanswered(what, format!("{detail}; the last connection failed with: {failure}")),
+            None => unanswered(what, detail),
+        }
+    }
+
+    /// Offsets of these partitions. One topic that is gone fails the whole question, so it is then asked topic by topic.
     fn list(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
         let what = "the look-up of offsets";
         self.serve();
+        match self.ask(keys, which) {
+            Ok(found) => Ok(found),
+            Err(error) if is_about_a_topic(&error) => {
+                let mut found = BTreeMap::new();
+                for topic in keys.chunk_by(|left, right| left.topic == right.topic) {
+                    match self.ask(topic, which) {
+                        Ok(offsets) => found.extend(offsets),
+                        Err(error) if is_about_a_topic(&error) => {}
+                        Err(error) => return Err(self.silent(what, error.to_string())),
+                    }
+                }
+                Ok(found)
+            }
+            Err(error) => Err(self.silent(what, error.to_string())),
+        }
+    }
+
+    fn ask(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
         let mut found = BTreeMap::new();
         if keys.is_empty() {
             return Ok(found);
         }
         let mut query = TopicPartitionList::with_capacity(keys.len());
         for key in keys {
-            query.add_partition_offset(key.topic.as_str(), key.partition, which).map_err(|error| unanswered(what, error.to_string()))?;
+            query.add_partition_offset(key.topic.as_str(), key.partition, which)?;
         }
-        let answer = self.client.offsets_for_times(query, TIMEOUT).map_err(|error| unanswered(what, error.to_string()))?;
+        let answer = self.client.offsets_for_times(query, TIMEOUT)?;
         for element in answer.elements() {
             if let (Ok(()), Offset::Offset(offset), Ok(name)) = (element.error(), element.offset(), TopicName::new(element.topic())) {
                 found.insert(TopicPartition::new(name, element.partition()), offset);
@@ -200,6 +231,13 @@ impl Lookups {
             }
         }
     }
+}
+
+/// Whether an error says something about a topic rather than about the brokers.
+fn is_about_a_topic(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::TopicAuthorizationFailed))
 }
 
 fn look(description: Description) -> TopicLook {

@@ -65,6 +65,11 @@ impl<T> Ledger<T> {
         self.entries.front()?.kept.as_ref()
     }
 
+    /// Whether this entry is the one at the watermark.
+    pub fn is_first(&self, ticket: u64) -> bool {
+        self.pending > 0 && ticket == self.first_ticket
+    }
+
     /// Settles an entry and gives back what was kept. `None` for a ticket that is unknown, settled already, or forgotten by [`Ledger::clear_to_watermark`].
     pub fn settle(&mut self, ticket: u64) -> Option<T> {
         let place = self.place(ticket)?;

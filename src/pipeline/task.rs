@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -34,6 +35,8 @@ const MOST_BYTES: u64 = 32 << 20;
 /// The first and the longest pause between two probes of a parked index, and between two tries at the dead-letter store.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often a task says in the log that records went to the dead letters.
+const LETTERS_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// The ticket of a probe; the ledger's tickets count up from 0.
 const PROBE: u64 = u64::MAX;
 
@@ -100,6 +103,9 @@ struct Task {
     /// The next segment for the sink, while the sink's queue is full.
     outbox: Option<Segment>,
     parkings: u32,
+    /// Letters since the last line about them, and when that was.
+    untold_letters: u64,
+    told_letters_at: Option<Instant>,
     care: Care,
     /// Below this offset records go one by one.
     careful_until: i64,
@@ -141,6 +147,8 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
         reply_to,
         outbox: None,
         parkings: 0,
+        untold_letters: 0,
+        told_letters_at: None,
         careful_until,
     };
     task.progress.begin(task.ledger.position());
@@ -273,22 +281,44 @@ impl Task {
         if let Some(rejection) = rejected.first()
             && self.spec.topic.on_reject == OnReject::Stop
         {
-            let offset = self.ledger.get(ticket).and_then(|kept| kept.record_of(rejection.item)).map_or(-1, |record| record.offset);
-            return Err(Halt::Failed(refused(offset, rejection)));
+            return Err(self.stop_at(ticket, rejection).await);
         }
         let letters = self.letters(ticket, &rejected);
         let dead = letters.len() as u64;
+        let example = letters.first().map(|letter| (letter.offset, letter.error.kind.clone()));
         if dead > 0 && self.keep_letters(letters, Waiting::HoldsNothing).await? == Safe::Late {
             return Ok(());
         }
         let Some(kept) = self.ledger.settle(ticket) else { return Ok(()) };
         let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.skipped;
+        self.tell_of_letters(dead, example);
         self.progress.count(indexed, dead, kept.skipped);
         self.parkings = 0;
         let last_timestamp_ms = kept.chunk.len().checked_sub(1).and_then(|last| kept.chunk.record(last)).and_then(|record| record.timestamp_ms);
         drop(kept);
         self.publish_with(last_timestamp_ms);
         Ok(())
+    }
+
+    /// Under `on_reject: stop`: what lies before the refused record is settled, as far as nothing else is pending there, and the watermark stands at the culprit.
+    async fn stop_at(&mut self, ticket: u64, rejection: &Rejection) -> Halt {
+        let Some(kept) = self.ledger.get(ticket) else { return Halt::Failed(refused(-1, rejection)) };
+        let Some(culprit) = kept.record_of(rejection.item).map(|record| record.offset) else { return Halt::Failed(refused(-1, rejection)) };
+        if self.ledger.is_first(ticket) {
+            let before = kept.chunk.records().take_while(|record| record.offset < culprit).count() as u64;
+            let items = u64::from(rejection.item);
+            let deaths = self.letters(ticket, &[]).into_iter().filter(|letter| letter.offset < culprit).collect::<Vec<_>>();
+            let dead = deaths.len() as u64;
+            if dead > 0
+                && let Err(halt) = self.keep_letters(deaths, Waiting::HoldsItsRecord).await
+            {
+                return halt;
+            }
+            self.progress.count(items, dead, before.saturating_sub(items + dead));
+            self.intake.watermark().advance(culprit);
+        }
+        self.progress.at(culprit);
+        Halt::Failed(refused(culprit, rejection))
     }
 
     fn letters(&mut self, ticket: u64, rejected: &[Rejection]) -> Vec<DeadLetter> {
@@ -312,7 +342,7 @@ impl Task {
     async fn keep_letters(&mut self, letters: Vec<DeadLetter>, waiting: Waiting) -> Result<Safe, Halt> {
         fail::fail_point!("dead_letter_write");
         let Err(error) = self.parts.dead_letters.put(letters.clone()).await else { return Ok(Safe::AtOnce) };
-        warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = %error, "dead letters cannot be kept, the partition waits");
+        warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = with_causes(&error), "dead letters cannot be kept, the partition waits");
         if waiting == Waiting::HoldsNothing {
             self.release();
         }
@@ -339,6 +369,25 @@ impl Task {
         self.outbox = None;
         self.ledger.clear_to_watermark();
         self.publish();
+    }
+
+    /// One line a minute says how many records died, so that a topic whose every record is refused does not look well in the log.
+    fn tell_of_letters(&mut self, dead: u64, example: Option<(i64, String)>) {
+        let Some((offset, error_type)) = example else { return };
+        self.untold_letters += dead;
+        if self.told_letters_at.is_some_and(|at| at.elapsed() < LETTERS_TOLD_EVERY) {
+            return;
+        }
+        warn!(
+            topic = %self.key.topic,
+            partition = self.key.partition,
+            records = self.untold_letters,
+            offset,
+            error_type,
+            "records went to the dead letters; see /api/v1/dead-letters"
+        );
+        self.untold_letters = 0;
+        self.told_letters_at = Some(Instant::now());
     }
 
     async fn pause(&self, tries: u32) -> Result<(), Halt> {
@@ -556,5 +605,11 @@ fn letters_reason(error: &dead_letters::Error) -> Reason {
             (ReasonCode::DeadLettersUnavailable, "check the store of the dead letters: disk space and rights of data_dir")
         }
     };
-    Reason { code, message: error.to_string(), remedy: remedy.to_owned(), since_at: Timestamp::now() }
+    Reason { code, message: with_causes(error), remedy: remedy.to_owned(), since_at: Timestamp::now() }
+}
+
+/// An error and its causes on one line: "no space left" is in the last of them.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -116,6 +116,30 @@ pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
+/// A text of the server for people and logs: one line of at most 500 characters, without any that steer a terminal.
+///
+/// 500 characters hold the server's type and reason; more makes a log hard to read and easy to fill.
+pub(crate) fn for_people(text: &str) -> String {
+    const MAX_CHARS: usize = 500;
+    let mut shown: String = text.chars().take(MAX_CHARS).map(|character| if steers(character) { '\u{fffd}' } else { character }).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Control characters, line separators, and what changes the direction of a text.
+fn steers(character: char) -> bool {
+    let invisible =
+        matches!(character, '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || invisible
+}
+
+/// Whether a body is a page and no answer of the server: something else listens there, or stands before it.
+pub(crate) fn is_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
+}
+
 /// Whether the answer is, byte for byte, the server's plain success for this many items.
 fn is_plain_success(body: &[u8], expected: usize) -> bool {
     let Some(mut rest) = body.strip_prefix(br#"{"errors":false,"items":["#) else { return false };
@@ -263,6 +287,14 @@ mod tests {
 
     fn is_unusable(body: &str, expected: usize) -> bool {
         matches!(read(body.as_bytes(), expected), Reading::Unusable(_))
+    }
+
+    #[test]
+    fn a_text_that_steers_the_terminal_or_fills_the_log_is_tamed() {
+        assert_eq!(for_people("a\u{1b}[2Jb\r\n2026 ERROR forged\u{202e}x"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}2026 ERROR forged\u{fffd}x");
+        let long = for_people(&"é".repeat(10_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (501, true));
+        assert_eq!(for_people(&"é".repeat(500)).chars().count(), 500);
     }
 
     #[test]

@@ -57,6 +57,22 @@ pub(crate) enum RequestClass {
 pub(crate) const CREDENTIALS_REMEDY: &str =
     "check the sink's username and password, api_key or client certificate, and that they may write to the index";
 
+/// What helps against an error that the table does not know.
+pub(crate) const UNKNOWN_REMEDY: &str =
+    "drover does not know this error and sends the documents again; look at the server's log; a forward rewind of the task skips them";
+
+/// What helps when something answers that is not the server.
+pub(crate) const ADDRESS_REMEDY: &str =
+    "check that elasticsearch.urls names Elasticsearch or OpenSearch itself (path prefix, proxy, login page); drover goes on by itself";
+
+/// What helps when something refuses bodies that the server itself would take.
+pub(crate) const BODY_LIMIT_REMEDY: &str = "something before the server refuses even small bodies: raise the body limit of the proxy (such as nginx's client_max_body_size) or the server's http.max_content_length; drover goes on by itself";
+
+/// What helps when a whole request was refused for a reason that the table does not know. `is_page` tells whether the body was a page.
+pub(crate) fn unknown_remedy(status: u16, is_page: bool) -> &'static str {
+    if is_page || matches!(status, 300..=399 | 404 | 405) { ADDRESS_REMEDY } else { UNKNOWN_REMEDY }
+}
+
 const BLOCKED: Obstacle = Obstacle {
     code: ReasonCode::IndexBlocked,
     remedy: "remove the block (index.blocks.write, index.blocks.read_only), or name another index in the topic's spec; drover goes on by itself",

@@ -14,9 +14,10 @@
 //! | some items failed | item by item: settled, sent again alone, rejected, or the segment parked |
 //! | no answer | the node is left alone for a while; the next one gets the batch at once; without any, it waits |
 //! | 429, 502, 503, 504 | the batch waits, and fewer requests are sent |
-//! | 413 | halved, down to the single item that is too large; later bodies are smaller |
+//! | 413 | halved, down to the single item that is too large; later bodies are smaller until that size is accepted for a while; below 64 KiB: unknown error |
 //! | 400 | halved, down to the culprit |
 //! | 401, 403 | the batch waits longer; nothing is parked or given up |
+//! | a redirect | not followed; the batch waits; unknown error |
 //! | anything else | the batch waits; unknown error |
 //!
 //! Batches that wait hold no request slot, so one that fails for ever stops no other; while the sink as a whole is in trouble no new segments are taken beyond one batch for each slot.
@@ -26,7 +27,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fail::fail_point;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -41,10 +41,10 @@ use super::answer::{self, ErrorText, Failure, Reading};
 use super::bulk::{self, Batch, Gathering, Part, Place};
 use super::classify::{self, ItemClass, Obstacle, RequestClass};
 use super::node::{self, Exchange, Node, NodeHealth, PING_TIMEOUT};
-use super::pace::{Backoff, Pace};
+use super::pace::{Backoff, BodySize, Pace};
 use super::segments::OpenSegments;
 use super::stats::{RequestOutcome, SinkStats};
-use super::trouble::Troubles;
+use super::trouble::{Announcement, Announcer, Troubles};
 use super::{Outcome, ParkCause, Rejection, Segment, SinkHandle, SinkHealth};
 use crate::config::ElasticsearchConfig;
 use crate::memory::Buffers;
@@ -55,7 +55,8 @@ pub use super::node::SetupError;
 /// Segments that wait in the queue; their bytes are in the submitters' budget.
 const QUEUE: usize = 16;
 
-/// However small the bodies that a server takes, smaller ones are not tried before an item is alone.
+/// However small the bodies that a server takes, smaller ones are not tried, and no smaller item is too large: no server has such a limit by itself (Elasticsearch's is 100 MB), so
+/// whatever refuses this size is a fault on the way, and would refuse every document.
 const SMALLEST_MAX_BYTES: usize = 64 << 10;
 
 /// Why [`ElasticsearchSink::run`] ended without being told to.
@@ -161,10 +162,11 @@ pub async fn probe(config: &ElasticsearchConfig) -> Result<(), String> {
     for node in &nodes {
         match node.ask("/_cluster/health", PING_TIMEOUT).await {
             Exchange::Answered { status: status @ (401 | 403), body } => {
-                return Err(format!("{} refuses the credentials with status {status} ({})", node.url, answer::read_refusal(&body)));
+                let error = answer::for_people(&answer::read_refusal(&body).to_string());
+                return Err(format!("{} refuses the credentials with status {status} ({error})", node.url));
             }
             Exchange::Answered { .. } | Exchange::Broken(_) => return Ok(()),
-            Exchange::NoAnswer(message) => refusals.push(message),
+            Exchange::Redirected(message) | Exchange::NoAnswer(message) => refusals.push(answer::for_people(&message)),
         }
     }
     Err(refusals.join("; "))
@@ -208,8 +210,11 @@ struct Life<'a> {
     nodes: NodeHealth,
     pace: Pace,
     troubles: Troubles,
+    announcer: Announcer,
     /// The configured size of a body, or less where the server refused that.
-    max_bytes: usize,
+    body_size: BodySize,
+    /// Whether a smaller size was told: it rises and falls again while the limit stays.
+    told_body_size: bool,
     last_batch: u64,
 }
 
@@ -226,7 +231,9 @@ impl<'a> Life<'a> {
             nodes: NodeHealth::new(sink.nodes.len(), sink.tuning.node),
             pace: Pace::new(sink.in_flight, sink.tuning.pace_step),
             troubles: Troubles::new(sink.tuning.rejecting_after),
-            max_bytes: sink.max_bytes,
+            announcer: Announcer::default(),
+            body_size: BodySize::new(sink.max_bytes, SMALLEST_MAX_BYTES),
+            told_body_size: false,
             last_batch: 0,
         }
     }
@@ -276,19 +283,20 @@ impl<'a> Life<'a> {
             return;
         }
         let key = self.open.open(reply, ends.len());
-        if alone || body.len() > self.max_bytes {
-            let pieces = bulk::alone(key, body, ends, self.max_bytes, &mut counter(&mut self.last_batch));
+        let max_bytes = self.body_size.limit();
+        if alone || body.len() > max_bytes {
+            let pieces = bulk::alone(key, body, ends, max_bytes, &mut counter(&mut self.last_batch));
             self.ready.extend(pieces);
             return;
         }
-        if self.gathering.bytes() + body.len() > self.max_bytes {
+        if self.gathering.bytes() + body.len() > max_bytes {
             self.flush();
         }
         if self.gathering.is_empty() {
             self.gathered_until = Some(Instant::now() + self.sink.linger);
         }
         self.gathering.add(key, &body, ends);
-        if hurry || self.gathering.bytes() >= self.max_bytes {
+        if hurry || self.gathering.bytes() >= max_bytes {
             self.flush();
         }
     }
@@ -334,7 +342,7 @@ impl<'a> Life<'a> {
             let timeout = self.sink.timeout;
             self.flights.push(Box::pin(async move {
                 let started = Instant::now();
-                let exchange = send(&node, pick.suspect, batch.body.clone(), timeout).await;
+                let exchange = send(&node, pick.suspect, &batch, timeout).await;
                 Landed { batch, node: pick.node, exchange, took: started.elapsed() }
             }));
         }
@@ -348,7 +356,12 @@ impl<'a> Life<'a> {
             Exchange::NoAnswer(message) => self.no_answer(batch, node, message, now),
             Exchange::Broken(message) => {
                 self.reached(node);
-                self.unknown(batch, message, now);
+                self.unknown(batch, message, classify::UNKNOWN_REMEDY, now);
+                RequestOutcome::Retry
+            }
+            Exchange::Redirected(message) => {
+                self.reached(node);
+                self.unknown(batch, message, classify::ADDRESS_REMEDY, now);
                 RequestOutcome::Retry
             }
             Exchange::Answered { status, body } if (200..300).contains(&status) => {
@@ -357,7 +370,8 @@ impl<'a> Life<'a> {
             }
             Exchange::Answered { status, body } => {
                 let error = answer::read_refusal(&body);
-                self.refused(batch, node, status, &error, now)
+                let remedy = classify::unknown_remedy(status, answer::is_page(&body));
+                self.refused(batch, node, status, &error, remedy, now)
             }
         };
         self.sink.stats.record(outcome, took);
@@ -373,7 +387,7 @@ impl<'a> Life<'a> {
     }
 
     fn no_answer(&mut self, mut batch: Batch, node: usize, message: String, now: Instant) -> RequestOutcome {
-        debug!(error = %message, items = batch.len(), "a bulk request got no answer");
+        debug!(error = %answer::for_people(&message), items = batch.len(), "a bulk request got no answer");
         self.nodes.failed(node, now, chance());
         self.count_resent(&mut batch);
         if self.nodes.any_well() {
@@ -390,6 +404,7 @@ impl<'a> Life<'a> {
         match answer::read(body, batch.len()) {
             Reading::AllWell => {
                 self.accepted(now);
+                self.body_size.accepted(batch.body.len());
                 self.troubles.batch_ended(batch.id);
                 for part in &batch.parts {
                     self.open.settle(part.segment, part.len());
@@ -397,11 +412,13 @@ impl<'a> Life<'a> {
                 RequestOutcome::Ok
             }
             Reading::Failures(failures) => {
+                self.body_size.accepted(batch.body.len());
                 self.items_failed(batch, &failures, now);
                 RequestOutcome::Partial
             }
             Reading::Unusable(message) => {
-                self.unknown(batch, message, now);
+                let remedy = if answer::is_page(body) { classify::ADDRESS_REMEDY } else { classify::UNKNOWN_REMEDY };
+                self.unknown(batch, message, remedy, now);
                 RequestOutcome::Retry
             }
         }
@@ -456,15 +473,16 @@ impl<'a> Life<'a> {
         if again.under_pressure {
             self.pace.pressure(now);
         }
-        self.troubles.batch(id, again.code(), again.message, now);
+        debug!(error = %answer::for_people(&again.message), items = batch.len(), "items have to be sent again");
+        self.troubles.batch(id, again.code(), &again.message, now);
         self.count_resent(&mut batch);
         self.wait(batch, Hold::Own, self.sink.tuning.retry, now);
     }
 
-    /// A whole request was refused.
-    fn refused(&mut self, mut batch: Batch, node: usize, status: u16, error: &ErrorText<'_>, now: Instant) -> RequestOutcome {
+    /// A whole request was refused. `remedy` is what helps if the reason is unknown.
+    fn refused(&mut self, mut batch: Batch, node: usize, status: u16, error: &ErrorText<'_>, remedy: &'static str, now: Instant) -> RequestOutcome {
         let class = classify::request(status, &error.kind, &error.reason);
-        debug!(status, error = %error, ?class, items = batch.len(), "a bulk request was refused");
+        debug!(status, error = %answer::for_people(&error.to_string()), ?class, items = batch.len(), "a bulk request was refused");
         let message = format!("status {status}: {error}");
         if class == RequestClass::Credentials {
             self.nodes.answered(node);
@@ -483,6 +501,10 @@ impl<'a> Life<'a> {
                 self.wait(batch, Hold::Pressure, self.sink.tuning.retry, now);
                 RequestOutcome::Retry
             }
+            RequestClass::TooLarge if batch.body.len() < SMALLEST_MAX_BYTES => {
+                self.unknown(batch, message, classify::BODY_LIMIT_REMEDY, now);
+                RequestOutcome::Retry
+            }
             RequestClass::TooLarge => {
                 self.lower_max_bytes(&batch);
                 self.narrow(batch, true, status, error);
@@ -497,7 +519,7 @@ impl<'a> Life<'a> {
                 RequestOutcome::Rejected
             }
             RequestClass::Credentials | RequestClass::Unknown => {
-                self.unknown(batch, message, now);
+                self.unknown(batch, message, remedy, now);
                 RequestOutcome::Retry
             }
         }
@@ -531,10 +553,11 @@ impl<'a> Life<'a> {
         self.ready.extend(batch.by_segment(&mut counter(&mut self.last_batch)));
     }
 
-    /// Nothing is known about the batch.
-    fn unknown(&mut self, mut batch: Batch, message: String, now: Instant) {
-        warn!(error = %message, items = batch.len(), attempts = batch.attempts, "a bulk request ended in an unknown way; it is sent again");
-        self.troubles.batch(batch.id, ReasonCode::UnknownError, message, now);
+    /// Nothing is known about the batch. A warning is given by [`publish`](Self::publish), once for the trouble and not for each try.
+    fn unknown(&mut self, mut batch: Batch, message: String, remedy: &'static str, now: Instant) {
+        let error = answer::for_people(&message);
+        debug!(%error, items = batch.len(), attempts = batch.attempts, "a bulk request ended in an unknown way; it is sent again");
+        self.troubles.unknown(batch.id, &message, remedy, now);
         self.count_resent(&mut batch);
         self.wait(batch, Hold::Own, self.sink.tuning.retry, now);
     }
@@ -557,34 +580,41 @@ impl<'a> Life<'a> {
 
     /// The server takes less than we send: later bodies are at most half of this one.
     fn lower_max_bytes(&mut self, batch: &Batch) {
-        let half = batch.body.len() / 2;
-        if batch.len() < 2 || half >= self.max_bytes || self.max_bytes <= SMALLEST_MAX_BYTES {
+        let was_full_size = self.body_size.limit() >= self.sink.max_bytes;
+        if batch.len() < 2 || !self.body_size.refused(batch.body.len()) {
             return;
         }
-        self.max_bytes = half.max(SMALLEST_MAX_BYTES).min(self.max_bytes);
-        warn!(bytes = batch.body.len(), max_bytes = self.max_bytes, "the server refuses bodies of this size; smaller ones are sent from now on");
+        let (bytes, max_bytes) = (batch.body.len(), self.body_size.limit());
+        if was_full_size && !self.told_body_size {
+            self.told_body_size = true;
+            warn!(bytes, max_bytes, "the server refuses bodies of this size; smaller ones are sent, and larger ones tried now and then");
+        } else {
+            debug!(bytes, max_bytes, "the server refuses bodies of this size; smaller ones are sent");
+        }
     }
 
     /// Tells everybody how the sink is doing, when that has changed.
-    fn publish(&self) {
-        let worst = self.troubles.worst(Instant::now());
-        let changed = self.sink.health.send_if_modified(|health| {
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let worst = self.troubles.worst(now);
+        self.sink.health.send_if_modified(|health| {
             let before = health.trouble.take();
             let same_code = before.as_ref().map(|reason| reason.code) == worst.map(|trouble| trouble.code);
             health.trouble = worst.map(|trouble| Reason {
                 code: trouble.code,
                 message: trouble.message.clone(),
-                remedy: trouble.remedy().to_owned(),
+                remedy: trouble.remedy.to_owned(),
                 since_at: before.filter(|_| same_code).map_or_else(Timestamp::now, |reason| reason.since_at),
             });
             // A new wording of the same trouble wakes nobody; who looks sees it.
             !same_code
         });
-        if changed {
-            match worst {
-                Some(trouble) => warn!(code = trouble.code.as_str(), error = %trouble.message, "the sink is in trouble"),
-                None => info!("the sink is well again"),
+        match (self.announcer.next(worst, now), worst) {
+            (Some(Announcement::Trouble), Some(trouble)) => {
+                warn!(code = trouble.code.as_str(), error = %trouble.message, remedy = trouble.remedy, "the sink is in trouble");
             }
+            (Some(Announcement::Well), _) => info!("the sink is well again"),
+            _ => {}
         }
     }
 }
@@ -621,12 +651,12 @@ impl Again {
 }
 
 /// Sends a body; a node that failed before first has to answer something small.
-async fn send(node: &Node, suspect: bool, body: Bytes, timeout: Duration) -> Exchange {
+async fn send(node: &Node, suspect: bool, batch: &Batch, timeout: Duration) -> Exchange {
     fail_point!("sink_send");
     if suspect && let Exchange::NoAnswer(message) = node.ask("/", PING_TIMEOUT.min(timeout)).await {
         return Exchange::NoAnswer(message);
     }
-    node.bulk(body, timeout).await
+    node.bulk(batch.body.clone(), batch.len(), timeout).await
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -641,7 +671,7 @@ fn rejection(item: u32, too_large: bool, status: u16, error: &ErrorText<'_>) -> 
 }
 
 fn park_cause(obstacle: Obstacle, error: &ErrorText<'_>) -> ParkCause {
-    ParkCause { code: obstacle.code, message: error.to_string(), remedy: obstacle.remedy.to_owned() }
+    ParkCause { code: obstacle.code, message: answer::for_people(&error.to_string()), remedy: obstacle.remedy.to_owned() }
 }
 
 /// Numbers for batches.
@@ -947,11 +977,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_is_too_large_is_halved_and_only_its_largest_item_given_up() {
         let server = StubServer::start().await;
-        server.script(|request| match request.bytes > 1000 {
+        server.script(|request| match request.bytes > 100_000 {
             true => Answer::Refuse { status: 413, body: "too large".to_owned() },
             false => Answer::Normal,
         });
-        let huge = "x".repeat(2000);
+        let huge = "x".repeat(200_000);
         let mut sources = vec!["fine"; 30];
         sources[13] = &huge;
         let mut bench = Bench::against(&server);
@@ -961,6 +991,176 @@ mod tests {
         assert_eq!(rejected.iter().map(|rejection| (rejection.item, rejection.too_large)).collect::<Vec<_>>(), [(13, true)]);
         assert_eq!(server.document_count(), 29);
         bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_refuses_every_size_gives_no_document_up() {
+        let server = StubServer::start().await;
+        server.script(|_| Answer::Refuse { status: 413, body: "<html>413 Request Entity Too Large</html>".to_owned() });
+        let mut bench = Bench::against(&server);
+        let source = "x".repeat(10_000);
+        bench.submit(1, "a", &[source.as_str(); 20]).await;
+        bench.submit_alone(2, "a", &["tiny"]).await;
+        let reason = bench.trouble(Some(ReasonCode::UnknownError)).await.unwrap();
+        assert!(reason.message.contains("413") && reason.remedy.contains("client_max_body_size"), "{reason:?}");
+        until(|| server.request_count() >= 20).await;
+        server.heal();
+        for (_, outcome) in bench.outcomes(2).await {
+            assert!(matches!(&outcome, Outcome::Settled { rejected, .. } if rejected.is_empty()), "{outcome:?}");
+        }
+        assert_eq!(server.document_count(), 21);
+        bench.trouble(None).await;
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn bodies_are_large_again_after_a_limit_is_gone() {
+        let server = StubServer::start().await;
+        server.script(|request| match request.bytes > 300_000 {
+            true => Answer::Refuse { status: 413, body: "too large".to_owned() },
+            false => Answer::Normal,
+        });
+        let mut bench = Bench::against(&server);
+        let source = "x".repeat(10_000);
+        let sources = [source.as_str(); 100];
+        bench.submit(1, "a", &sources).await;
+        bench.outcome().await;
+        server.heal();
+        for ticket in 2.. {
+            bench.submit(ticket, "a", &sources).await;
+            bench.outcome().await;
+            if server.seen().last().is_some_and(|request| request.bytes > 1_000_000) {
+                break;
+            }
+            assert!(ticket < 40, "bodies stay small");
+        }
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_does_not_fill_the_memory() {
+        for endless in [Answer::Endless { status: 200 }, Answer::GzipBomb { mebibytes: 64 }] {
+            let server = StubServer::start().await;
+            let first = endless.clone();
+            server.script(move |_| first.clone());
+            let mut bench = Bench::against(&server);
+            bench.submit(1, "a", &["x"]).await;
+            let reason = bench.trouble(Some(ReasonCode::UnknownError)).await.unwrap();
+            assert!(reason.message.contains("is longer than"), "{endless:?}: {}", reason.message);
+            server.heal();
+            assert_eq!(bench.outcome().await, (1, settled(1)));
+            bench.end().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_without_end_is_still_a_refusal() {
+        let server = StubServer::start().await;
+        server.script(|_| Answer::Endless { status: 401 });
+        let mut bench = Bench::against(&server);
+        bench.submit(1, "a", &["x"]).await;
+        bench.trouble(Some(ReasonCode::Credentials)).await;
+        server.heal();
+        assert_eq!(bench.outcome().await, (1, settled(1)));
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn answers_of_something_else_are_blamed_on_the_address() {
+        let page = Answer::Refuse { status: 500, body: "<!DOCTYPE html><title>login</title>".to_owned() };
+        let missing = Answer::Refuse { status: 404, body: "404 page not found".to_owned() };
+        for answer in [Answer::html(200), page, missing] {
+            let server = StubServer::start().await;
+            let script = answer.clone();
+            server.script(move |_| script.clone());
+            let bench = Bench::against(&server);
+            bench.submit(1, "a", &["x"]).await;
+            let reason = bench.trouble(Some(ReasonCode::UnknownError)).await.unwrap();
+            assert!(reason.remedy.contains("login page") && !reason.remedy.contains("rewind"), "{answer:?}: {}", reason.remedy);
+            bench.end().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_told_and_not_followed() {
+        let elsewhere = StubServer::start().await;
+        let server = StubServer::start().await;
+        let location = format!("{}/es/_bulk?token=hunter2", elsewhere.url());
+        server.script(move |_| Answer::Redirect { status: 307, location: location.clone() });
+        let bench = Bench::against(&server);
+        bench.submit(1, "a", &["x"]).await;
+        let reason = bench.trouble(Some(ReasonCode::UnknownError)).await.unwrap();
+        let told = format!("redirects to {}/es/ (status 307); use that address", elsewhere.url());
+        assert!(reason.message.contains(&told) && !reason.message.contains("hunter2"), "{}", reason.message);
+        assert!(reason.remedy.contains("elasticsearch.urls"), "{}", reason.remedy);
+        until(|| server.request_count() >= 2).await;
+        assert_eq!(elsewhere.request_count(), 0);
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_servers_text_cannot_forge_lines_for_people() {
+        let forged = "no\n2026-01-01 ERROR forged \u{1b}[2J";
+        let server = StubServer::start().await;
+        server.script(move |request| match request.contains("odd") {
+            true => Answer::item_error("odd", 400, "brand_new_exception", forged),
+            false => Answer::item_error("closed", 400, "index_closed_exception", forged),
+        });
+        let mut bench = Bench::against(&server);
+        bench.submit_alone(1, "a", &["odd"]).await;
+        let reason = bench.trouble(Some(ReasonCode::UnknownError)).await.unwrap();
+        assert!(reason.message.contains("forged") && !reason.message.contains(char::is_control), "{:?}", reason.message);
+        bench.submit_alone(2, "a", &["closed"]).await;
+        let (_, outcome) = bench.outcome().await;
+        assert!(matches!(&outcome, Outcome::Parked { cause, .. } if !cause.message.contains(char::is_control)), "{outcome:?}");
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_error_that_stays_does_not_fill_the_log() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).with_writer(move || writer.clone()).finish();
+        // While a process has one subscriber only, `tracing` asks the thread that first reaches a line whether anybody listens, and remembers its no for all: other tests run meanwhile.
+        let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+        // The test's runtime has one thread, so the sink runs on this one and its lines come here.
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let server = StubServer::start().await;
+        server.script(|_| Answer::html(500));
+        let mut bench = Bench::against(&server);
+        for ticket in 1..=5 {
+            bench.submit_alone(ticket, "a", &["x"]).await;
+        }
+        until(|| server.request_count() >= 40).await;
+        server.heal();
+        bench.outcomes(5).await;
+        bench.trouble(None).await;
+        until(|| log.text().contains("the sink is well again")).await;
+        let text = log.text();
+        assert_eq!(text.matches("the sink is in trouble").count(), 1, "{text}");
+        assert!(text.lines().count() <= 3, "{text}");
+        bench.end().await;
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,12 @@
 //! The nodes of the sink: one client for each, and which of them to ask next.
 //!
 //! Guarantees that a node which does not answer is left alone for a while, longer each time, and is first asked for anything small when it may be back; that credentials never appear in an error
-//! or a log line; that the system's proxy settings are not used. Owns the only use of the `elasticsearch` crate, which serves as transport: its bulk
-//! helper copies bodies, and its pool keeps asking dead nodes. Does not read answers.
+//! or a log line; that the system's proxy settings are not used; that no more of an answer is kept than a limit in proportion to what was sent; that a redirect is
+//! reported and not followed, since it would carry documents to a place that nobody configured. Owns the only use of the `elasticsearch` crate and of the client. Does not read answers.
+//!
+//! Requests go through `reqwest` directly, on which the `elasticsearch` crate builds: the crate's response gives its body only as a whole and unpacks gzip on the way, so a server
+//! that never ends its answer, or sends a bomb, would fill the memory; and its transport follows redirects. Of the crate remain addresses, headers and
+//! certificates. The settings of the client are those that its transport would make.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,13 +14,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use elasticsearch::auth::{ClientCertificate, Credentials};
-use elasticsearch::cert::{Certificate, CertificateValidation};
-use elasticsearch::http::headers::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use elasticsearch::http::transport::{BuildError, SingleNodeConnectionPool, Transport, TransportBuilder};
-use elasticsearch::http::{Method, Url};
+use bytes::{Bytes, BytesMut};
+use elasticsearch::cert::Certificate;
+use elasticsearch::http::Url;
+use elasticsearch::http::headers::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use flate2::write::GzEncoder;
+use reqwest::{Client, Identity, RequestBuilder, Response};
 use tokio::time::Instant;
 
 use super::answer;
@@ -25,6 +28,9 @@ use crate::config::{Compression, ElasticsearchConfig, SinkAuth};
 
 /// How long a node may take to answer something small.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much is read of an answer that refuses, or to something small: an error of the server is a few KiB.
+const MAX_SMALL_ANSWER_BYTES: usize = 64 << 10;
 
 /// How often a node that somebody else tries is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -69,7 +75,7 @@ pub enum SetupError {
     Client {
         /// Why not.
         #[source]
-        source: BuildError,
+        source: reqwest::Error,
     },
 }
 
@@ -80,10 +86,12 @@ pub(crate) enum Exchange {
     Answered {
         /// The status.
         status: u16,
-        /// The whole body.
+        /// The whole body; of a status that is no success, at most its first 64 KiB.
         body: Bytes,
     },
-    /// The answer began and is not whole or not readable.
+    /// The server sends us elsewhere; says where.
+    Redirected(String),
+    /// The answer began and is not whole, not readable or longer than any answer could be.
     Broken(String),
     /// No answer: refused, cut before it, or too late.
     NoAnswer(String),
@@ -94,13 +102,16 @@ pub(crate) enum Exchange {
 pub(crate) struct Node {
     /// Its address, without credentials.
     pub(crate) url: String,
-    transport: Transport,
+    /// The same, ending in a slash: what requests are relative to.
+    base: Url,
+    client: Client,
     compression: Compression,
 }
 
 impl Node {
-    /// Sends a bulk body.
-    pub(crate) async fn bulk(&self, body: Bytes, timeout: Duration) -> Exchange {
+    /// Sends a bulk body of so many items.
+    pub(crate) async fn bulk(&self, body: Bytes, items: usize, timeout: Duration) -> Exchange {
+        let limit = answer_limit(items, body.len());
         let mut headers = HeaderMap::with_capacity(3);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let body = match self.compression {
@@ -113,34 +124,86 @@ impl Node {
                 }
             }
         };
-        self.exchange(Method::Post, answer::PATH, headers, Some(body), timeout).await
+        let Ok(url) = self.base.join(answer::PATH.trim_start_matches('/')) else { return self.no_url(answer::PATH) };
+        self.exchange(self.client.post(url).headers(headers).body(body), limit, timeout).await
     }
 
     /// Asks for something small; only whether there is an answer matters.
     pub(crate) async fn ask(&self, path: &str, timeout: Duration) -> Exchange {
-        self.exchange(Method::Get, path, HeaderMap::new(), None, timeout).await
+        let Ok(url) = self.base.join(path.trim_start_matches('/')) else { return self.no_url(path) };
+        self.exchange(self.client.get(url), MAX_SMALL_ANSWER_BYTES, timeout).await
     }
 
-    async fn exchange(&self, method: Method, path: &str, mut headers: HeaderMap, body: Option<Bytes>, timeout: Duration) -> Exchange {
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("drover/", env!("CARGO_PKG_VERSION"))));
-        let response = match self.transport.send(method, path, headers, None::<&()>, body, Some(timeout)).await {
+    async fn exchange(&self, request: RequestBuilder, limit: usize, timeout: Duration) -> Exchange {
+        let mut response = match request.timeout(timeout).send().await {
             Ok(response) => response,
             Err(error) => return Exchange::NoAnswer(self.describe(&error, timeout)),
         };
-        let status = response.status_code().as_u16();
-        match response.bytes().await {
-            Ok(body) => Exchange::Answered { status, body },
+        let status = response.status().as_u16();
+        if let Some(target) = redirect_target(&response) {
+            return Exchange::Redirected(format!("{} redirects to {target} (status {status}); use that address", self.url));
+        }
+        let succeeded = response.status().is_success();
+        let limit = if succeeded { limit } else { MAX_SMALL_ANSWER_BYTES };
+        match read_at_most(&mut response, limit).await {
+            Ok((body, true)) => Exchange::Answered { status, body },
+            // The beginning of a refusal says enough.
+            Ok((body, false)) if !succeeded => Exchange::Answered { status, body },
+            Ok((_, false)) => Exchange::Broken(format!("{}: the answer with status {status} is longer than {limit} bytes", self.url)),
             Err(error) if error.is_timeout() => Exchange::NoAnswer(self.describe(&error, timeout)),
             Err(error) => Exchange::Broken(format!("the answer with status {status} is not whole: {}", self.describe(&error, timeout))),
         }
     }
 
-    fn describe(&self, error: &elasticsearch::Error, timeout: Duration) -> String {
+    fn no_url(&self, path: &str) -> Exchange {
+        Exchange::NoAnswer(format!("{} and {path} make no address", self.url))
+    }
+
+    fn describe(&self, error: &reqwest::Error, timeout: Duration) -> String {
         if error.is_timeout() {
             return format!("{} gave no answer within {} s", self.url, timeout.as_secs_f32());
         }
         format!("{}: {}", self.url, innermost(error))
     }
+}
+
+/// The most bytes that an answer to so many items may have.
+///
+/// A confirmation is some 30 bytes for each item and an error some hundreds; an error may quote its document, also twice (in its reason and in that of the cause).
+fn answer_limit(items: usize, sent_bytes: usize) -> usize {
+    const BASE: usize = 1 << 20;
+    const FOR_EACH_ITEM: usize = 1 << 10;
+    items.saturating_mul(FOR_EACH_ITEM).saturating_add(sent_bytes.saturating_mul(2)).saturating_add(BASE)
+}
+
+/// The unpacked body up to `limit` bytes, and whether that is all of it.
+async fn read_at_most(response: &mut Response, limit: usize) -> Result<(Bytes, bool), reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = limit - body.len();
+        if chunk.len() > room {
+            body.extend_from_slice(chunk.get(..room).unwrap_or_default());
+            return Ok((body.freeze(), false));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok((body.freeze(), true))
+}
+
+/// Where a redirect leads, as the address of a node would be written: without credentials, query and the path that we asked for.
+fn redirect_target(response: &Response) -> Option<String> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    let Ok(mut target) = response.url().join(location) else { return Some(location.to_owned()) };
+    target.set_query(None);
+    target.set_fragment(None);
+    // Both fail only for addresses that can have no credentials.
+    let _ = target.set_username("");
+    let _ = target.set_password(None);
+    let text = target.to_string();
+    Some(text.strip_suffix("_bulk").map_or_else(|| text.clone(), str::to_owned))
 }
 
 /// Compresses at level 1, in pieces: in one, it would keep the other requests waiting for tens of milliseconds.
@@ -173,22 +236,34 @@ pub(crate) fn clients(config: &ElasticsearchConfig) -> Result<Vec<Node>, SetupEr
     let mut nodes = Vec::with_capacity(config.urls.len());
     for (position, text) in config.urls.iter().enumerate() {
         let url = node_url(position, text)?;
-        let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).disable_proxy().enable_meta_header(false);
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("drover/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(value) = &authorization {
-            builder = builder.header(AUTHORIZATION, value.clone());
+            headers.insert(AUTHORIZATION, value.clone());
         }
+        let mut builder = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).default_headers(headers);
         if let Some(pem) = &identity {
-            builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem.clone())));
+            builder = builder.identity(Identity::from_pem(pem).map_err(|source| SetupError::Client { source })?);
         }
         if let Some(path) = &config.ca_file {
             let pem = read(path)?;
             let chain = Certificate::from_pem(&pem).map_err(|source| SetupError::Certificate { path: path.clone(), source })?;
-            builder = builder.cert_validation(CertificateValidation::Full(chain));
+            builder = chain.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
-        let transport = builder.build().map_err(|source| SetupError::Client { source })?;
-        nodes.push(Node { url: url.to_string(), transport, compression: config.compression });
+        let client = builder.build().map_err(|source| SetupError::Client { source })?;
+        nodes.push(Node { url: url.to_string(), base: with_slash(url), client, compression: config.compression });
     }
     Ok(nodes)
+}
+
+/// The address as that of a folder, so that paths are added to a prefix and do not replace its end.
+fn with_slash(mut url: Url) -> Url {
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    url
 }
 
 fn node_url(position: usize, text: &str) -> Result<Url, SetupError> {

@@ -66,6 +66,53 @@ impl Pace {
     }
 }
 
+/// How large a body may be. A refusal halves the size, requests of that size that are accepted give it back.
+#[derive(Debug, Clone)]
+pub(crate) struct BodySize {
+    most: usize,
+    least: usize,
+    limit: usize,
+    accepted: u32,
+}
+
+impl BodySize {
+    /// Accepted requests of about the present size before a larger one is tried: a limit that stays costs one refused request in 17.
+    const BEFORE_RISE: u32 = 16;
+
+    /// At most `most` bytes; refusals lower that to `least` and not below.
+    pub(crate) fn new(most: usize, least: usize) -> Self {
+        Self { most, least, limit: most, accepted: 0 }
+    }
+
+    /// How large a body may be now, in bytes.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The server refused a body of this size. Whether the limit is lower now.
+    pub(crate) fn refused(&mut self, bytes: usize) -> bool {
+        self.accepted = 0;
+        let half = bytes / 2;
+        if half >= self.limit || self.limit <= self.least {
+            return false;
+        }
+        self.limit = half.max(self.least);
+        true
+    }
+
+    /// The server accepted a body of this size. Small ones prove nothing.
+    pub(crate) fn accepted(&mut self, bytes: usize) {
+        if self.limit >= self.most || bytes < self.limit / 2 {
+            return;
+        }
+        self.accepted += 1;
+        if self.accepted >= Self::BEFORE_RISE {
+            self.accepted = 0;
+            self.limit = self.limit.saturating_mul(2).min(self.most);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -73,6 +120,34 @@ mod tests {
     use super::*;
 
     const STEP: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn one_refusal_of_a_body_does_not_make_bodies_small_for_ever() {
+        let mut size = BodySize::new(1 << 20, 64 << 10);
+        assert!(size.refused(1 << 20));
+        assert!(size.refused(512 << 10));
+        assert!(!size.refused(1 << 20), "under way with the one that lowered it");
+        assert_eq!(size.limit(), 256 << 10);
+        for _ in 0..100 {
+            size.accepted(1000);
+        }
+        assert_eq!(size.limit(), 256 << 10, "small bodies prove nothing");
+        for _ in 0..15 {
+            size.accepted(200 << 10);
+        }
+        assert_eq!(size.limit(), 256 << 10);
+        size.accepted(200 << 10);
+        assert_eq!(size.limit(), 512 << 10);
+        for _ in 0..64 {
+            size.accepted(1 << 20);
+        }
+        assert_eq!(size.limit(), 1 << 20, "never above what is configured");
+        for _ in 0..20 {
+            let limit = size.limit();
+            size.refused(limit);
+        }
+        assert_eq!(size.limit(), 64 << 10);
+    }
 
     #[test]
     fn pressure_halves_once_for_all_who_report_it() {

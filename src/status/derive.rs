@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Exit, ExitCause, Health, LostRange, Pause, Reason, ReasonCode, Task, TaskState, Topic, TopicStatus};
+use super::{Exit, ExitCause, Health, LastMinute, LostRange, Pause, Reason, ReasonCode, Task, TaskState, Topic, TopicStatus};
 use crate::topic::{Origin, SourceRef, SpecFields, TopicName, TopicSpec};
 
 /// How long a task may be starting before that is worth a look, in seconds (the design, section 6).
@@ -140,6 +140,8 @@ pub struct TopicInput {
     pub partitions: Option<usize>,
     /// Why the topic may have no tasks: Kafka lacks or forbids it, or does not answer.
     pub missing: Option<Reason>,
+    /// What became of its records in the last minute.
+    pub last_minute: LastMinute,
 }
 
 /// A state, why, and since when by the word of whoever caused it (`None`: nobody can say).
@@ -338,6 +340,7 @@ pub fn topic(input: TopicInput, tasks: &[Task]) -> Topic {
         sources: input.sources,
         paused: input.paused,
         status,
+        last_minute: input.last_minute,
     }
 }
 
@@ -642,6 +645,7 @@ mod tests {
             paused: None,
             partitions: Some(2),
             missing: None,
+            last_minute: LastMinute::default(),
         }
     }
 

@@ -349,6 +349,19 @@ pub struct Topic {
     pub paused: Option<Pause>,
     /// What it does.
     pub status: TopicStatus,
+    /// What became of its records in the last minute; only the health report tells.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub last_minute: LastMinute,
+}
+
+/// Records of a topic in the last 60 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastMinute {
+    /// Records indexed, dead-lettered or skipped.
+    pub settled: u64,
+    /// Those of them that were dead-lettered.
+    pub dead_lettered: u64,
 }
 
 /// How a source of topics is doing.

@@ -161,7 +161,47 @@ fn a_good_file_is_valid_and_so_is_the_example() {
     // A probe asks the servers, too.
     let said = folder.run(&["check-config", "--probe"], &[]);
     assert_eq!(said.code, Some(69), "{said:?}");
-    assert!(said.stderr.contains("kafka: ") && said.stderr.contains("elasticsearch: "), "{said:?}");
+    assert!(said.stdout.starts_with("kafka: ") && said.stdout.contains("\nelasticsearch: "), "{said:?}");
+    assert!(said.stdout.ends_with("config.yaml is valid: 1 topic, but 2 probes failed\n"), "{said:?}");
+}
+
+#[test]
+fn a_probe_that_fails_is_told_to_programs() {
+    let said = Folder::new(UNREACHABLE).run(&["check-config", "--probe", "-o", "json"], &[]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(69), ""), "{said:?}");
+    let report: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    let silent = report["unreachable"].as_array().expect("a list");
+    let servers: Vec<&Value> = silent.iter().map(|entry| &entry["server"]).collect();
+    assert_eq!(servers, ["kafka", "elasticsearch"], "{report}");
+    assert!(silent.iter().all(|entry| ["detail", "remedy"].iter().all(|field| entry[field].as_str().is_some_and(|text| !text.is_empty()))));
+    assert_eq!((&report["valid"], &report["problems"], &report["warnings"]), (&true.into(), &Value::Array(vec![]), &Value::Array(vec![])));
+}
+
+#[test]
+fn what_run_refuses_check_config_refuses_too() {
+    for (text, path) in [
+        ("sink: {file: out}\n", "sink.file"),
+        ("tls: {cert_file: c.pem, key_file: k.pem}\n", "tls"),
+        ("auth: {tokens_file: t}\n", "auth.tokens_file"),
+        ("dead_letters: {store: elasticsearch}\n", "dead_letters.store"),
+        ("etcd: {endpoints: ['http://127.0.0.1:1']}\nreadiness: {require: [etcd]}\n", "readiness.require[0]"),
+        ("elasticsearch: {urls: ['http://127.0.0.1:1'], ca_file: none.pem}\n", "elasticsearch.ca_file"),
+        ("kafka: {brokers: ['127.0.0.1:1'], properties: {ssl.ca.location: none.pem}}\n", "kafka.properties.ssl.ca.location"),
+        ("kafka: {brokers: ['127.0.0.1:1'], properties: {session.timeout.ms: 300001}}\n", "kafka.properties"),
+    ] {
+        let is_in = |section: &str| text.starts_with(section);
+        let kept: Vec<&str> = UNREACHABLE
+            .lines()
+            .filter(|line| !(line.starts_with("kafka") && is_in("kafka") || line.starts_with("elastic") && (is_in("elastic") || is_in("sink"))))
+            .collect();
+        let folder = Folder::new(&format!("{text}{}\n", kept.join("\n")));
+        let checked = folder.run(&["check-config"], &[]);
+        let started = folder.start();
+        assert_eq!((checked.code, started.code), (Some(78), Some(78)), "{checked:?} {started:?}");
+        assert!(checked.stdout.contains(&format!(": {path}: ")), "{checked:?}");
+        assert_eq!(checked.stdout, started.stderr, "{text}");
+        assert!(!folder.path("data").exists(), "a start that was refused left something behind");
+    }
 }
 
 #[test]
@@ -177,14 +217,14 @@ fn a_port_in_use_ends_the_start_with_the_remedy() {
 }
 
 #[test]
-fn an_address_that_others_reach_needs_tokens_or_a_word() {
+fn an_address_that_others_reach_needs_a_word() {
     for (config, arguments) in
         [(format!("listen: 0.0.0.0:1\n{UNREACHABLE}"), vec!["run"]), (UNREACHABLE.to_owned(), vec!["run", "--listen", "[::]:1"])]
     {
         let said = Folder::new(&config).run(&arguments, &[]);
         assert_eq!(said.code, Some(78), "{said:?}");
         let last = said.stderr.lines().last().unwrap_or_default();
-        assert!(last.contains("--insecure") && last.contains("auth.tokens_file"), "{said:?}");
+        assert!(last.contains("--insecure") && !last.contains("auth.tokens_file"), "{said:?}");
     }
 }
 

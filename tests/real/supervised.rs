@@ -495,6 +495,57 @@ fn partitions_that_are_added_are_read_from_their_beginning() {
 }
 
 #[test]
+fn a_task_that_stops_at_a_refused_record_stands_right_before_it() {
+    let servers = servers::together();
+    let topic = "sup-stop";
+    servers.kafka.create_topic(topic, 1);
+    servers.elasticsearch.create_strict_index(topic, &json!({"number": {"type": "long"}, "text": {"type": "keyword"}}));
+    let producer = Producer::new(&servers.kafka);
+    send(&producer, topic, 1, 0..100);
+    producer.send(Record::new(topic, br#"{"other":1}"#));
+    send(&producer, topic, 1, 100..200);
+    producer.flush();
+    let mut drover = Drover::start(&config(&servers, topic, &format!("  - {{topic: {topic}, format: json, on_reject: stop}}"), ""), &[]);
+    let task = drover.wait_for("the task has failed", SOON, |drover| drover.task(topic, 0).filter(|task| task["state"] == "failed"));
+    assert_eq!(
+        (&task["reason"]["code"], &task["last_exit"]["offset"], &task["indexed_total"]),
+        (&json!("rejected"), &json!(100), &json!(100)),
+        "{task}"
+    );
+    wait_until("everything before it is committed", SOON, || (servers.kafka.committed(topic, topic).get(&0) == Some(&100)).then_some(()));
+    assert_eq!(drover.request("GET", "/healthz", &[], None).status, 503);
+    // The operator allows the field and starts the task again.
+    let mapping = servers.elasticsearch.request("PUT", &format!("/{topic}/_mapping"), Some(&json!({"properties": {"other": {"type": "long"}}})));
+    assert_eq!(mapping.status, 200, "{}", mapping.text());
+    assert_eq!(drover.post(&format!("/api/v1/tasks/{topic}/0/restart"), None).status, 202);
+    drover.wait_caught_up(topic, CAUGHT_UP);
+    assert_topic_kept(&servers, topic, topic, &producer.ledger(), &drover);
+}
+
+#[test]
+fn a_deleted_topic_does_not_make_others_wait() {
+    let servers = servers::together();
+    let (deleted, other) = ("sup-deleted", "sup-beside-deleted");
+    for topic in [deleted, other] {
+        servers.kafka.create_topic(topic, 2);
+    }
+    let topics = format!("  - {{topic: {deleted}, format: json}}\n  - {{topic: {other}, format: json}}");
+    let mut drover = Drover::start(&config(&servers, deleted, &topics, ""), &[]);
+    drover.wait_for("all tasks run", SOON, |drover| {
+        let is_running = |topic: &str| drover.topic(topic).is_some_and(|topic| topic["status"]["tasks"]["running"] == 2);
+        (is_running(deleted) && is_running(other)).then_some(())
+    });
+    servers.kafka.delete_topic(deleted);
+    holds_for("the other topic runs", Duration::from_secs(10), || rows(&drover, other).iter().all(|row| row["state"] == "running"));
+    drover.wait_for("the deleted topic waits", SOON, |drover| {
+        let status = drover.topic(deleted)?["status"].take();
+        (status["state"] == "waiting" && status["reason"]["code"] == "topic_missing").then_some(())
+    });
+    let told = drover.get(&format!("/api/v1/events?kind=task_parked&topic={other}"));
+    assert_eq!(told["items"], json!([]), "{told}");
+}
+
+#[test]
 fn a_full_dead_letter_store_blocks_its_partition_only() {
     let servers = servers::together();
     let (full, other) = ("sup-letters-full", "sup-beside-full");

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION};
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -85,6 +85,12 @@ pub enum Answer {
     ShortBy(usize),
     /// Applied; the answer says that it is gzip and is not.
     GzipGarbage,
+    /// Not applied; an answer with this status that goes on for ever.
+    Endless { status: u16 },
+    /// Applied; so many mebibytes of spaces, packed small.
+    GzipBomb { mebibytes: usize },
+    /// Not applied; the client is sent elsewhere.
+    Redirect { status: u16, location: String },
     /// Not applied, no answer ever.
     Hang,
     /// The answer comes later.
@@ -361,9 +367,36 @@ async fn follow(answer: Answer, view: &RequestView, state: &State) -> io::Result
             response.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a header value"));
             Ok(response)
         }
+        Answer::Endless { status } => {
+            let pieces = futures::stream::repeat_with(|| Ok::<_, io::Error>(Bytes::from_static(&[b' '; 16 << 10])));
+            let mut response = respond(status, "application/json", "");
+            *response.body_mut() = Body::from_stream(pieces);
+            Ok(response)
+        }
+        Answer::GzipBomb { mebibytes } => {
+            apply(view, &[], state);
+            let mut response = respond(200, "application/json", "");
+            response.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a header value"));
+            *response.body_mut() = Body::from(zip(mebibytes)?);
+            Ok(response)
+        }
+        Answer::Redirect { status, location } => {
+            let mut response = respond(status, "text/plain", "elsewhere");
+            response.headers_mut().insert(LOCATION, location.parse().expect("a header value"));
+            Ok(response)
+        }
         Answer::Hang => std::future::pending().await,
         Answer::After(..) => unreachable!("waited for before"),
     }
+}
+
+/// So many mebibytes of spaces, packed.
+fn zip(mebibytes: usize) -> io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..mebibytes {
+        io::Write::write_all(&mut encoder, &[b' '; 1 << 20])?;
+    }
+    encoder.finish()
 }
 
 fn unzip(body: &[u8]) -> io::Result<Bytes> {

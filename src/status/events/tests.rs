@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::marks;
 use super::*;
 use crate::status::derive::{self, PartitionInput, SlotInput, TaskInput, TopicInput};
-use crate::status::{Component, Exit, Health, LostRange, Memory, Reason, Recreation, SinkTotals, Source, SourceError, Task, TaskState, Topic};
+use crate::status::{
+    Component, Exit, Health, LastMinute, LostRange, Memory, Reason, Recreation, SinkTotals, Source, SourceError, Task, TaskState, Topic,
+};
 use crate::topic::{Format, SourceRef, SpecFields, TopicPartition};
 
 const NOW: i64 = 1_000_000;
@@ -73,6 +75,7 @@ fn topic(text: &str) -> Topic {
         paused: None,
         partitions: None,
         missing: None,
+        last_minute: LastMinute::default(),
     };
     derive::topic(input, &[])
 }

@@ -224,6 +224,9 @@ struct Partition {
     /// The task closed its intake: nothing is fetched until it opens another.
     closed: bool,
     paused: bool,
+    /// A record has come since the partition was moved last. Before that librdkafka's own position may still be that of before: it is reset while the fetch of before is being
+    /// stopped, and an error counts in it as if it were a record.
+    is_under_way: bool,
 }
 
 impl Partition {
@@ -557,6 +560,7 @@ impl<'a> Session<'a> {
         }
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
         partition.position = offset;
+        partition.is_under_way = false;
         if partition.paused {
             partition.paused = false;
             // Only what is paused may be resumed: resuming a running partition would make librdkafka drop what it has fetched.
@@ -623,6 +627,7 @@ impl<'a> Session<'a> {
             }
             let Some((_, Some((key, partition)))) = &mut run else { continue };
             if let Some(code) = message.error() {
+                partition.is_under_way = false;
                 errors.push((key.clone(), code, message.error_text()));
                 continue;
             }
@@ -631,6 +636,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             got_something = true;
+            partition.is_under_way = true;
             partition.position = offset + 1;
             if partition.headers {
                 let headers = message.headers().map(|(name, value)| (std::str::from_utf8(name).unwrap_or("\u{fffd}"), value));
@@ -753,6 +759,7 @@ impl<'a> Session<'a> {
                 blocked_since: None,
                 closed: false,
                 paused: false,
+                is_under_way: false,
             };
             self.partitions.insert(key, partition);
         }
@@ -858,14 +865,15 @@ impl<'a> Session<'a> {
     }
 
     /// Tells the tasks of offsets that hold no records of ours: librdkafka's position also passes control records and compacted offsets, which are never delivered. Everything below it has
-    /// been handed out, since it moves with the batches that this thread takes.
+    /// been handed out, since it moves with the batches that this thread takes; but see [`Partition::is_under_way`].
     fn pass_control_records(&mut self) {
         let Ok(positions) = self.consumer.position() else { return };
         let budget = self.inner.settings.budget.clone();
         for element in positions.elements() {
             let Offset::Offset(position) = element.offset() else { continue };
             let Some(partition) = self.key(element.topic(), element.partition()).and_then(|key| self.partitions.get_mut(&key)) else { continue };
-            if position <= partition.position || partition.closed || partition.paused || partition.mailbox.is_none() || partition.is_blocked() {
+            let is_idle = partition.mailbox.is_some() && !partition.closed && !partition.paused && !partition.is_blocked();
+            if position <= partition.position || !partition.is_under_way || !is_idle {
                 continue;
             }
             partition.position = position;

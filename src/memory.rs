@@ -122,12 +122,14 @@ impl Buffers {
         Self { shelf: Arc::new(Shelf { keep_bytes, free: Mutex::default() }) }
     }
 
-    /// An empty buffer with room for `capacity` bytes: a kept one if there is one of at least this and at most four times this size, the one used last first, since it is still in the caches.
+    /// An empty buffer with room for `capacity` bytes: a kept one of this size if there is one, else one of at most four times this size; of several the one used last, since it is still in the
+    /// caches.
     pub fn take(&self, capacity: usize) -> Buffer {
         // Sizes in powers of two make what one user gives back fit the next.
         let wanted = capacity.max(SMALLEST_KEPT).next_power_of_two();
         let mut free = self.shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = free.buffers.iter().rposition(|buffer| (wanted..=wanted.saturating_mul(4)).contains(&buffer.capacity()));
+        let fitting = free.buffers.iter().rposition(|buffer| buffer.capacity() == wanted);
+        let found = fitting.or_else(|| free.buffers.iter().rposition(|buffer| (wanted..=wanted.saturating_mul(4)).contains(&buffer.capacity())));
         let kept = found.map(|place| free.buffers.swap_remove(place));
         free.bytes -= kept.as_ref().map_or(0, Vec::capacity);
         drop(free);
@@ -230,6 +232,16 @@ mod tests {
         assert_eq!((second.as_ptr(), second.len()), (address, 0));
         let third = buffers.take(90_000);
         assert_ne!(third.as_ptr(), address);
+    }
+
+    #[test]
+    fn a_buffer_of_the_right_size_is_taken_before_a_larger_one() {
+        let buffers = Buffers::new(1 << 20);
+        let (small, large) = (buffers.take(100_000), buffers.take(200_000));
+        let address = small.as_ptr();
+        drop(small);
+        drop(large);
+        assert_eq!(buffers.take(100_000).as_ptr(), address);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, watch};
 use crate::memory::Buffer;
 use crate::status::{Reason, ReasonCode};
 
-mod answer;
+pub(crate) mod answer;
 mod bulk;
-mod classify;
+pub(crate) mod classify;
 pub mod elasticsearch;
-mod node;
+pub(crate) mod node;
 mod pace;
 mod segments;
 mod stats;

@@ -5,6 +5,9 @@
 
 use crate::memory::{Buffer, Buffers, Charge};
 
+/// A smaller chunk is copied rather than kept in a buffer that is much too large for it.
+const WORTH_COPYING: usize = 32 << 10;
+
 /// Consecutive records of one partition. Offsets may have gaps (compaction, transactions), so `next_offset` is explicit.
 #[derive(Debug)]
 pub struct Chunk {
@@ -20,8 +23,7 @@ pub struct Chunk {
 struct RecordMeta {
     offset: i64,
     timestamp_ms: i64,
-    /// End of key, value and headers in the buffer; each part starts where the one before ends.
-    start: u32,
+    /// End of key, value and headers in the buffer; each part starts where the one before ends, the key where the record before ends.
     key_end: u32,
     value_end: u32,
     headers_end: u32,
@@ -107,7 +109,6 @@ impl ChunkBuilder {
             }
             self.records.reserve(self.expected_records);
         }
-        let start = self.data.len();
         self.data.extend_from_slice(key.unwrap_or_default());
         let key_end = self.data.len();
         self.data.extend_from_slice(value.unwrap_or_default());
@@ -118,7 +119,6 @@ impl ChunkBuilder {
         self.records.push(RecordMeta {
             offset,
             timestamp_ms,
-            start: position(start),
             key_end: position(key_end),
             value_end: position(value_end),
             headers_end: position(self.data.len()),
@@ -139,9 +139,9 @@ impl ChunkBuilder {
         u64::try_from(self.data.capacity() + records).unwrap_or(u64::MAX)
     }
 
-    /// Gives back room that was expected and not needed.
+    /// Gives back room that was expected and not needed, where that costs little: a large chunk that is not full keeps its room rather than being copied again.
     pub fn fit(&mut self) {
-        if self.data.capacity() > 2 * self.data.len() + 4096 {
+        if self.data.len() < WORTH_COPYING && self.data.capacity() > 2 * self.data.len() + 4096 {
             self.data = Buffer::from(self.data.to_vec());
         }
         if self.records.capacity() > 2 * self.records.len() + 64 {
@@ -153,8 +153,9 @@ impl ChunkBuilder {
     pub fn finish(&mut self, charge: Charge) -> Chunk {
         let data = std::mem::take(&mut self.data);
         let records = std::mem::take(&mut self.records);
-        self.expected_bytes = data.len();
-        self.expected_records = records.len();
+        // One small chunk between large ones, as at the end of a turn, must not make the next one grow its buffers from there.
+        self.expected_bytes = data.len().max(self.expected_bytes / 2);
+        self.expected_records = records.len().max(self.expected_records / 2);
         Chunk { data, records, next_offset: std::mem::take(&mut self.next_offset), charge }
     }
 }
@@ -195,20 +196,22 @@ impl Chunk {
 
     /// The record at `index`, if it exists.
     pub fn record(&self, index: usize) -> Option<Record<'_>> {
-        self.records.get(index).map(|meta| self.resolve(meta))
+        let before = index.checked_sub(1).and_then(|before| self.records.get(before));
+        self.records.get(index).map(|meta| self.resolve(before.map_or(0, |before| before.headers_end), meta))
     }
 
     /// All records in offset order.
     pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
-        self.records.iter().map(|meta| self.resolve(meta))
+        let mut start = 0;
+        self.records.iter().map(move |meta| self.resolve(std::mem::replace(&mut start, meta.headers_end), meta))
     }
 
-    fn resolve(&self, meta: &RecordMeta) -> Record<'_> {
+    fn resolve(&self, start: u32, meta: &RecordMeta) -> Record<'_> {
         let part = |from: u32, to: u32| self.data.get(from as usize..to as usize).unwrap_or_default();
         Record {
             offset: meta.offset,
             timestamp_ms: (meta.timestamp_ms >= 0).then_some(meta.timestamp_ms),
-            key: meta.has_key.then(|| part(meta.start, meta.key_end)),
+            key: meta.has_key.then(|| part(start, meta.key_end)),
             value: meta.has_value.then(|| part(meta.key_end, meta.value_end)),
             headers: part(meta.value_end, meta.headers_end),
         }
@@ -285,5 +288,10 @@ mod tests {
         assert_eq!((records[1].key, records[1].value, records[1].timestamp_ms), (None, None, None));
         assert_eq!((records[2].key, records[2].value), (Some(&b""[..]), Some(&b""[..])));
         assert_eq!(records[2].headers().count(), 0);
+        for (index, record) in records.iter().enumerate() {
+            let alone = chunk.record(index).unwrap();
+            assert_eq!((alone.offset, alone.key, alone.value), (record.offset, record.key, record.value));
+            assert!(alone.headers().eq(record.headers()));
+        }
     }
 }

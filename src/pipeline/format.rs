@@ -14,6 +14,7 @@ mod scan;
 mod write;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::dead_letters::Cause;
 use crate::kafka::chunk::Record;
@@ -26,6 +27,8 @@ use write::{TimeWriter, decimal, escaped, escaped_lossy, quoted, quoted_base64, 
 const METADATA_FIELD: &str = "kafka";
 /// How many indices besides the current one have their action lines kept. Around midnight records of two days alternate, and late producers add a few more.
 const KEPT_ACTIONS: usize = 7;
+/// Stands for no offset in a line that no record had yet.
+const NO_OFFSET: i64 = -1;
 /// Room for everything around the value, so that the body grows at most once per record: the longest index name (255) and id, and small change.
 const AROUND: usize = 512;
 
@@ -84,12 +87,16 @@ struct Lines {
     metadata_head: Vec<u8>,
 }
 
-/// The action line up to the offset, for one index.
+/// The action line of one index, as the last record had it.
 #[derive(Debug)]
 struct Action {
     bucket: i64,
     index: String,
-    head: Vec<u8>,
+    line: Vec<u8>,
+    /// The offset that the line has.
+    offset: i64,
+    /// Where its digits begin and end.
+    digits: Range<usize>,
 }
 
 impl Formatter {
@@ -138,7 +145,8 @@ impl Formatter {
 
     /// The index that a record with this timestamp goes to (milliseconds since 1970; `None` where the record has none).
     pub fn index_of(&mut self, timestamp_ms: Option<i64>) -> &str {
-        &self.action_of(timestamp_ms).index
+        self.go_to(timestamp_ms);
+        &self.current.index
     }
 
     /// How many JSON records had a field `kafka` of their own, so that ours was left out although metadata is on.
@@ -166,18 +174,16 @@ impl Formatter {
     }
 
     fn action(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
-        let action = self.action_of(record.timestamp_ms);
-        out.extend_from_slice(&action.head);
-        decimal(out, record.offset);
-        out.extend_from_slice(&self.lines.action_tail);
+        self.go_to(record.timestamp_ms);
+        out.extend_from_slice(self.current.line_of(record.offset, &self.lines.action_tail));
     }
 
-    fn action_of(&mut self, timestamp_ms: Option<i64>) -> &Action {
+    /// Makes the action of records with this timestamp the current one.
+    fn go_to(&mut self, timestamp_ms: Option<i64>) {
         let bucket = self.template.bucket(timestamp_ms);
         if bucket != self.current.bucket {
             self.change_action(bucket, timestamp_ms);
         }
-        &self.current
     }
 
     #[cold]
@@ -316,12 +322,38 @@ impl Lines {
 impl Action {
     fn new(lines: &Lines, template: &IndexTemplate, topic: &TopicName, timestamp_ms: Option<i64>) -> Self {
         let index = template.render(topic, timestamp_ms);
-        let mut head = lines.action_head.clone();
-        quoted(&mut head, &index);
-        head.extend_from_slice(b",\"_id\":\"");
-        head.extend_from_slice(&lines.id_head);
-        Self { bucket: template.bucket(timestamp_ms), index, head }
+        let mut line = lines.action_head.clone();
+        quoted(&mut line, &index);
+        line.extend_from_slice(b",\"_id\":\"");
+        line.extend_from_slice(&lines.id_head);
+        let digits = line.len()..line.len();
+        Self { bucket: template.bucket(timestamp_ms), index, line, offset: NO_OFFSET, digits }
     }
+
+    /// The line for `offset`. Mostly it is the next one, and only the last digit changes.
+    fn line_of(&mut self, offset: i64, tail: &[u8]) -> &[u8] {
+        let is_next = self.offset >= 0 && self.offset.checked_add(1) == Some(offset);
+        if !(is_next && self.line.get_mut(self.digits.clone()).is_some_and(count_up)) {
+            self.line.truncate(self.digits.start);
+            decimal(&mut self.line, offset);
+            self.digits.end = self.line.len();
+            self.line.extend_from_slice(tail);
+        }
+        self.offset = offset;
+        &self.line
+    }
+}
+
+/// Adds one to a decimal number; false when it needs one digit more.
+fn count_up(digits: &mut [u8]) -> bool {
+    for digit in digits.iter_mut().rev() {
+        if *digit != b'9' {
+            *digit += 1;
+            return true;
+        }
+        *digit = b'0';
+    }
+    false
 }
 
 /// Whether `value` may be a JSON object, by its first and last byte alone.
@@ -464,6 +496,16 @@ mod tests {
             ..TopicSpec::default()
         };
         assert_eq!(action(&spec), r#"{"create":{"_index":"x-orders-2026.01.01","_id":"HK2wYQ4qQ3uJf1mT0xZ9-A:3:42","pipeline":"a \"b\"\n"}}"#);
+    }
+
+    #[test]
+    fn counting_up_writes_the_same_ids_as_writing_them_out() {
+        let mut formatter = formatter(&spec(Format::Json, Metadata::Auto));
+        let starts = [0, 8, 95, 998, 1_000, 99_999, 1_234_567_889, i64::MAX - 4];
+        for offset in starts.into_iter().flat_map(|start| (start..=start + 3).chain([start + 3, start, start + 2])) {
+            let (action, _) = lines(&mut formatter, &chunk(offset, NOON, None, Some(b"{}"), &[])).expect("a document");
+            assert_eq!(parsed(&action)["index"]["_id"], json!(document_id(ID_BASE, 3, offset)));
+        }
     }
 
     #[test]

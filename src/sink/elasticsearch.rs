@@ -47,7 +47,6 @@ use super::stats::{RequestOutcome, SinkStats};
 use super::trouble::{Announcement, Announcer, Troubles};
 use super::{Outcome, ParkCause, Rejection, Segment, SinkHandle, SinkHealth};
 use crate::config::ElasticsearchConfig;
-use crate::memory::Buffers;
 use crate::status::{Reason, ReasonCode};
 
 pub use super::node::SetupError;
@@ -103,8 +102,6 @@ pub struct ElasticsearchSink {
     in_flight: usize,
     timeout: Duration,
     tuning: Tuning,
-    /// Buffers of bodies, used again.
-    bodies: Buffers,
     /// Held by the life that runs; the queue outlives it.
     segments: Mutex<mpsc::Receiver<Segment>>,
     health: watch::Sender<SinkHealth>,
@@ -129,8 +126,6 @@ impl ElasticsearchSink {
             in_flight: config.in_flight.max(1),
             timeout: config.timeout,
             tuning,
-            // One body for each request and one that is being gathered.
-            bodies: Buffers::new(usize::try_from(config.max_bytes).unwrap_or(usize::MAX).saturating_mul(config.in_flight + 1)),
             segments: Mutex::new(segments),
             health,
             stats: stats.clone(),
@@ -223,7 +218,7 @@ impl<'a> Life<'a> {
         Self {
             sink,
             open: OpenSegments::default(),
-            gathering: Gathering::new(sink.bodies.clone(), sink.max_bytes),
+            gathering: Gathering::default(),
             gathered_until: None,
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -295,7 +290,7 @@ impl<'a> Life<'a> {
         if self.gathering.is_empty() {
             self.gathered_until = Some(Instant::now() + self.sink.linger);
         }
-        self.gathering.add(key, &body, ends);
+        self.gathering.add(key, body, ends);
         if hurry || self.gathering.bytes() >= max_bytes {
             self.flush();
         }
@@ -404,7 +399,7 @@ impl<'a> Life<'a> {
         match answer::read(body, batch.len()) {
             Reading::AllWell => {
                 self.accepted(now);
-                self.body_size.accepted(batch.body.len());
+                self.body_size.accepted(batch.bytes());
                 self.troubles.batch_ended(batch.id);
                 for part in &batch.parts {
                     self.open.settle(part.segment, part.len());
@@ -412,7 +407,7 @@ impl<'a> Life<'a> {
                 RequestOutcome::Ok
             }
             Reading::Failures(failures) => {
-                self.body_size.accepted(batch.body.len());
+                self.body_size.accepted(batch.bytes());
                 self.items_failed(batch, &failures, now);
                 RequestOutcome::Partial
             }
@@ -501,7 +496,7 @@ impl<'a> Life<'a> {
                 self.wait(batch, Hold::Pressure, self.sink.tuning.retry, now);
                 RequestOutcome::Retry
             }
-            RequestClass::TooLarge if batch.body.len() < SMALLEST_MAX_BYTES => {
+            RequestClass::TooLarge if batch.bytes() < SMALLEST_MAX_BYTES => {
                 self.unknown(batch, message, classify::BODY_LIMIT_REMEDY, now);
                 RequestOutcome::Retry
             }
@@ -581,10 +576,10 @@ impl<'a> Life<'a> {
     /// The server takes less than we send: later bodies are at most half of this one.
     fn lower_max_bytes(&mut self, batch: &Batch) {
         let was_full_size = self.body_size.limit() >= self.sink.max_bytes;
-        if batch.len() < 2 || !self.body_size.refused(batch.body.len()) {
+        if batch.len() < 2 || !self.body_size.refused(batch.bytes()) {
             return;
         }
-        let (bytes, max_bytes) = (batch.body.len(), self.body_size.limit());
+        let (bytes, max_bytes) = (batch.bytes(), self.body_size.limit());
         if was_full_size && !self.told_body_size {
             self.told_body_size = true;
             warn!(bytes, max_bytes, "the server refuses bodies of this size; smaller ones are sent, and larger ones tried now and then");
@@ -656,7 +651,7 @@ async fn send(node: &Node, suspect: bool, batch: &Batch, timeout: Duration) -> E
     if suspect && let Exchange::NoAnswer(message) = node.ask("/", PING_TIMEOUT.min(timeout)).await {
         return Exchange::NoAnswer(message);
     }
-    node.bulk(batch.body.clone(), batch.len(), timeout).await
+    node.bulk(batch.body(), batch.len(), timeout).await
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -815,6 +810,9 @@ mod tests {
         assert_eq!((server.request_count(), server.document_count()), (1, 6));
         let seen = server.seen();
         assert_eq!(seen[0].headers["content-type"], "application/x-ndjson");
+        // Not every proxy takes a body whose length is not said.
+        assert_eq!(seen[0].headers["content-length"], seen[0].bytes.to_string().as_str());
+        assert!(!seen[0].headers.contains_key("transfer-encoding"));
         assert!(!seen[0].headers.contains_key("x-elastic-client-meta"));
         assert_eq!(bench.stats.totals().requests["ok"], 1);
         bench.end().await;

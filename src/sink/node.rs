@@ -8,8 +8,12 @@
 //! that never ends its answer, or sends a bomb, would fill the memory; and its transport follows redirects. Of the crate remain addresses, headers and
 //! certificates. The settings of the client are those that its transport would make.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
@@ -19,7 +23,8 @@ use elasticsearch::cert::Certificate;
 use elasticsearch::http::Url;
 use elasticsearch::http::headers::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use flate2::write::GzEncoder;
-use reqwest::{Client, Identity, RequestBuilder, Response};
+use hyper::body::{Frame, SizeHint};
+use reqwest::{Body, Client, Identity, Method, RequestBuilder, Response};
 use tokio::time::Instant;
 
 use super::answer;
@@ -109,17 +114,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Sends a bulk body of so many items.
-    pub(crate) async fn bulk(&self, body: Bytes, items: usize, timeout: Duration) -> Exchange {
-        let limit = answer_limit(items, body.len());
+    /// Sends a bulk body of so many items, given in pieces.
+    pub(crate) async fn bulk(&self, body: Vec<Bytes>, items: usize, timeout: Duration) -> Exchange {
+        let limit = answer_limit(items, body.iter().map(Bytes::len).sum());
         let mut headers = HeaderMap::with_capacity(3);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let body = match self.compression {
-            Compression::Off => body,
+            Compression::Off => Body::wrap(Pieces::new(body)),
             Compression::Gzip => {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 match gzip(&body).await {
-                    Ok(compressed) => compressed,
+                    Ok(compressed) => Body::from(compressed),
                     Err(error) => return Exchange::Broken(format!("a body cannot be compressed: {error}")),
                 }
             }
@@ -132,6 +137,16 @@ impl Node {
     pub(crate) async fn ask(&self, path: &str, timeout: Duration) -> Exchange {
         let Ok(url) = self.base.join(path.trim_start_matches('/')) else { return self.no_url(path) };
         self.exchange(self.client.get(url), MAX_SMALL_ANSWER_BYTES, timeout).await
+    }
+
+    /// Sends one request with a JSON body, or without any. Of an answer that succeeds at most `limit` bytes are taken; a longer one is [`Exchange::Broken`].
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<Bytes>, limit: usize, timeout: Duration) -> Exchange {
+        let Ok(url) = self.base.join(path.trim_start_matches('/')) else { return self.no_url(path) };
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+        }
+        self.exchange(request, limit, timeout).await
     }
 
     async fn exchange(&self, request: RequestBuilder, limit: usize, timeout: Duration) -> Exchange {
@@ -206,11 +221,45 @@ fn redirect_target(response: &Response) -> Option<String> {
     Some(text.strip_suffix("_bulk").map_or_else(|| text.clone(), str::to_owned))
 }
 
+/// A body that goes to the socket from the buffers it lies in. Its length is known before, so that the request says it: a body of unknown length is sent in HTTP's chunks, which not every proxy takes.
+#[derive(Debug)]
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces: pieces.into(), left }
+    }
+}
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop_front();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
 /// Compresses at level 1, in pieces: in one, it would keep the other requests waiting for tens of milliseconds.
-async fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
+async fn gzip(body: &[Bytes]) -> std::io::Result<Bytes> {
     const PIECE: usize = 256 << 10;
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
-    for piece in body.chunks(PIECE) {
+    let length: usize = body.iter().map(Bytes::len).sum();
+    let mut encoder = GzEncoder::new(Vec::with_capacity(length / 4), flate2::Compression::fast());
+    for piece in body.iter().flat_map(|bytes| bytes.chunks(PIECE)) {
         encoder.write_all(piece)?;
         tokio::task::yield_now().await;
     }

@@ -240,11 +240,11 @@ pub struct EtcdConfig {
 /// The dead letters' section.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLettersConfig {
-    /// Where they are kept; `None` means local without etcd, the sink with it.
+    /// Where they are to be kept; see [`Config::dead_letter_store`].
     pub store: Option<DeadLetterStore>,
     /// The index, in the sink.
     pub index: String,
-    /// Bytes that the local store may hold.
+    /// Bytes that the store may hold.
     pub max_bytes: u64,
 }
 
@@ -319,6 +319,16 @@ pub struct FileTopic {
 }
 
 impl Config {
+    /// Where dead letters are kept: where the configuration says, else in the sink with etcd, since a partition may move to another instance, and locally without. A sink that
+    /// writes files has no index to keep them in.
+    pub fn dead_letter_store(&self) -> DeadLetterStore {
+        match (self.dead_letters.store, &self.etcd, &self.sink) {
+            (Some(store), ..) => store,
+            (None, Some(_), SinkConfig::Elasticsearch(_)) => DeadLetterStore::Elasticsearch,
+            (None, ..) => DeadLetterStore::Local,
+        }
+    }
+
     /// Whether others than this machine can reach the API although it has no tokens.
     pub fn open_to_others(&self) -> bool {
         !self.listen.ip().is_loopback() && self.tokens_file.is_none()

@@ -7,8 +7,10 @@
 //! # The map
 //!
 //! ```text
-//!  config.yaml ─▶ desired::file ─┐                        complete lists only
-//!  store       ─▶ desired::store ┴─▶ desired::merge ─▶ Desired ─▶ reconcile::plan(desired, actual) ─▶ Plan
+//!  config.yaml ─▶ desired::file ──┐                       complete lists only
+//!  etcd keys   ─▶ desired::etcd ──┤
+//!  store       ─▶ desired::store ─┴▶ desired::merge ─▶ Desired ─▶ reconcile::plan(desired, actual) ─▶ Plan
+//!      ▲ compare-and-swap: api                                                                         │
 //!                                                                                                      │
 //!                                                     consumer thread ◀─ subscribe, open, commit ──────┤
 //!                                                       │ chunks, one mailbox per partition            ▼
@@ -33,6 +35,7 @@
 //! | bulk requests; what each answer means | [`sink`] |
 //! | records that nobody will take | [`dead_letters`] |
 //! | states, health, reasons, the snapshot | [`status`] |
+//! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |
 //! | the database file under the embedded store, the local dead letters and the restart ledger | `embedded` |
 //! | the HTTP API, its problems and its OpenAPI document | [`api`] |
@@ -46,6 +49,7 @@
 
 pub mod api;
 pub mod app;
+pub mod causes;
 pub mod config;
 pub mod dead_letters;
 pub mod desired;

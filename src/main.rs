@@ -124,7 +124,7 @@ fn run(arguments: RunArgs) -> ExitCode {
         Ok(app::End::Clean) => ExitCode::SUCCESS,
         Ok(app::End::Leftovers) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("drover: {}", app::chain(&error));
+            eprintln!("drover: {}", drover::causes::chain(&error));
             ExitCode::from(error.exit_code())
         }
     }

@@ -170,18 +170,6 @@ impl TaskError {
     pub fn stop(code: ReasonCode, message: impl Into<String>) -> Self {
         Self { message: message.into(), fatal: Some(code), source: None }
     }
-
-    /// The message and its causes on one line.
-    fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
-    }
 }
 
 /// How patient a supervisor is.

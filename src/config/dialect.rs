@@ -38,8 +38,10 @@ pub(super) struct Dialect<'n> {
     pub(super) etcd_keys: Vec<String>,
     pub(super) log_level: Option<String>,
     pub(super) topics: Vec<PlacedTopic<'n>>,
-    /// The first of its keys that is about etcd.
-    pub(super) first_etcd: Option<Placed<'n>>,
+    /// Where the keys in etcd are named.
+    pub(super) keys: Option<Placed<'n>>,
+    /// Whether the dialect names an etcd.
+    pub(super) is_etcd_named: bool,
 }
 
 /// Takes the dialect's keys from the top of the document.
@@ -49,13 +51,13 @@ pub(super) fn read<'n>(reader: &mut Reader<'_>, top: &mut Section<'n>, native: N
     let keys = reader.take_in_any_case(top, "etcdkeys");
     let etcd_keys = keys.as_ref().map(|(path, node)| etcd_keys(reader, path, node)).unwrap_or_default();
     let config = reader.take_in_any_case(top, "etcdconfig");
-    let first_etcd = keys.or_else(|| config.clone());
+    let is_etcd_named = config.is_some();
     let etcd = config.filter(|place| !overridden(reader, place, native.etcd.then_some("etcd"))).and_then(|(path, node)| etcd(reader, &path, node));
     let kafka = reader.take_in_any_case(top, "kafkaconfig").filter(|place| !overridden(reader, place, native.kafka.then_some("kafka")));
     let brokers = kafka.map_or(Found::Absent, |(path, node)| brokers(reader, &path, node));
     let elastic = reader.take_in_any_case(top, "elasticconfig").filter(|place| !overridden(reader, place, native.sink));
     let urls = elastic.map_or(Found::Absent, |(path, node)| urls(reader, &path, node));
-    Dialect { brokers, urls, etcd, etcd_keys, log_level, topics, first_etcd }
+    Dialect { brokers, urls, etcd, etcd_keys, log_level, topics, keys, is_etcd_named }
 }
 
 fn overridden(reader: &mut Reader<'_>, (path, node): &Placed<'_>, native: Option<&'static str>) -> bool {
@@ -228,7 +230,7 @@ elasticconfig: {elasticaddr: "http://localhost:9200/", typestr: catlog}   # type
         assert_eq!(config.etcd_keys, ["collectlogkey1", "collectlogkey2"]);
         assert_eq!(config.log_level.as_deref(), Some("debug"));
         let noted: Vec<&str> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
-        assert_eq!(noted, ["etcdkeys", "elasticconfig.typestr"], "{:?}", loaded.warnings);
+        assert_eq!(noted, ["elasticconfig.typestr"], "{:?}", loaded.warnings);
     }
 
     #[test]

@@ -58,11 +58,11 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
 
     let kafka = kafka(reader, root, kafka_place, dialect.brokers);
     let sink = sink(reader, root, elasticsearch_place, sink_place, dialect.urls);
-    let first_etcd = etcd_place.clone().or(dialect.first_etcd);
+    let is_etcd_named = etcd_place.is_some() || dialect.is_etcd_named;
     let etcd = etcd_place.and_then(|(path, node)| etcd(reader, &path, node)).or(dialect.etcd);
-    if let Some((path, node)) = &first_etcd {
-        let detail = "etcd is not used by this version yet: topics come from the file only";
-        reader.warning(node.problem(path, detail, "name the topics under `topics` too"));
+    if let Some((path, node)) = dialect.keys.as_ref().filter(|_| !is_etcd_named) {
+        let detail = "keys in etcd are named and no etcd is: they are not read";
+        reader.warning(node.problem(path, detail, "add etcdconfig: [HOST:2379], or remove them"));
     }
 
     let listen_place = top.take("listen");
@@ -75,13 +75,13 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     };
     let log_level = top.take("log_level").and_then(|(path, node)| log_level(reader, &path, node)).or(dialect.log_level);
     let allowed_hosts = top.take("allowed_hosts").map(|(path, node)| checked_list(reader, &path, node, address::host)).unwrap_or_default();
-    let dead_letters = dead_letters(reader, &mut top);
+    let dead_letters = dead_letters(reader, &mut top, sink.as_ref());
     let supervision = supervision(reader, &mut top);
     let memory = memory(reader, root, &mut top, sink.as_ref());
     let tokens_file = tokens_file(reader, &mut top);
     let tls = tls(reader, &mut top);
     let http = http(reader, &mut top);
-    let readiness_require = readiness(reader, &mut top);
+    let readiness_require = readiness(reader, &mut top, is_etcd_named);
     let metrics_per_partition = metrics(reader, &mut top);
 
     let default_fields = reader.child(&mut top, "defaults");
@@ -390,12 +390,13 @@ fn etcd_prefix(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<Strin
     Some(text)
 }
 
-fn dead_letters(reader: &mut Reader<'_>, top: &mut Section<'_>) -> DeadLettersConfig {
+fn dead_letters(reader: &mut Reader<'_>, top: &mut Section<'_>, sink: Option<&SinkConfig>) -> DeadLettersConfig {
     let mut section = reader.child(top, "dead_letters");
     let store_place = section.take("store");
     let store = store_place.as_ref().and_then(|(path, node)| dead_letter_store(reader, path, node));
-    if let (Some(DeadLetterStore::Elasticsearch), Some((path, node))) = (store, &store_place) {
-        reader.problem(not_yet::problem(NotYet::DeadLettersInTheSink, path, node));
+    if let (Some(DeadLetterStore::Elasticsearch), Some(SinkConfig::File { .. }), Some((path, node))) = (store, sink, &store_place) {
+        let detail = "dead letters are to go into an index, and the sink writes files";
+        reader.problem(node.problem(path, detail, "write store: local, or configure elasticsearch instead of sink"));
     }
     let index = section.take("index").and_then(|(path, node)| plain_index(reader, &path, node));
     let max_bytes = section.take("max_bytes").and_then(|(path, node)| reader.size(&path, node, MIB, 1024 * GIB));
@@ -412,7 +413,7 @@ fn dead_letter_store(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option
         "local" => Some(DeadLetterStore::Local),
         "elasticsearch" => Some(DeadLetterStore::Elasticsearch),
         _ => {
-            reader.problem(node.problem(path, "this is no store of dead letters", "write local"));
+            reader.problem(node.problem(path, "this is no store of dead letters", "write local or elasticsearch"));
             None
         }
     }
@@ -517,7 +518,7 @@ fn http(reader: &mut Reader<'_>, top: &mut Section<'_>) -> HttpConfig {
     }
 }
 
-fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Vec<Dependency> {
+fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>, is_etcd_named: bool) -> Vec<Dependency> {
     let mut section = reader.child(top, "readiness");
     let place = section.take("require");
     reader.refuse_unknown(&section);
@@ -529,12 +530,12 @@ fn readiness(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Vec<Dependency> 
             "sink" => Dependency::Sink,
             "etcd" => Dependency::Etcd,
             _ => {
-                reader.problem(item.problem(&path, "readiness knows no such server", "write kafka or sink"));
+                reader.problem(item.problem(&path, "readiness knows no such server", "write kafka, sink or etcd"));
                 continue;
             }
         };
-        if dependency == Dependency::Etcd {
-            reader.problem(not_yet::problem(NotYet::EtcdForReadiness, &path, item));
+        if dependency == Dependency::Etcd && !is_etcd_named {
+            reader.problem(item.problem(&path, "readiness waits for etcd and none is configured", "remove it, or add an etcd section"));
         }
         if !required.contains(&dependency) {
             required.push(dependency);
@@ -762,6 +763,7 @@ mod tests {
             ("log_level: loud", "log_level"),
             ("log_level: drover=loud", "log_level"),
             ("dead_letters: {store: s3}", "dead_letters.store"),
+            ("dead_letters: {store: elasticsearch, size: 1}", "dead_letters.size"),
             ("dead_letters: {index: Dead}", "dead_letters.index"),
             ("dead_letters: {index: 'dead-{date}'}", "dead_letters.index"),
             ("dead_letters: {index: '..'}", "dead_letters.index"),
@@ -867,7 +869,7 @@ mod tests {
         let text = "\
 kafka: {brokers: ['a:1']}
 sink: {file: out}
-dead_letters: {store: elasticsearch}
+dead_letters: {store: local}
 etcd: {endpoints: ['http://h:1']}
 auth: {tokens_file: tokens.yaml}
 tls:
@@ -875,16 +877,34 @@ tls:
 readiness: {require: [kafka, etcd]}
 topics: [{topic: t, formt: json}]
 ";
-        let expected = [
-            ("sink.file", 2),
-            ("dead_letters.store", 3),
-            ("auth.tokens_file", 5),
-            ("tls", 7),
-            ("tls.key_file", 7),
-            ("readiness.require[1]", 8),
-            ("topics[0].formt", 9),
-        ];
+        let expected = [("sink.file", 2), ("auth.tokens_file", 5), ("tls", 7), ("tls.key_file", 7), ("topics[0].formt", 9)];
         assert_eq!(places(text), expected.map(|(path, line)| (path.to_owned(), line)));
+    }
+
+    #[test]
+    fn dead_letters_cannot_go_into_the_index_of_a_sink_that_writes_files() {
+        let found = problems("kafka: {brokers: ['a:1']}\nsink: {file: out}\ndead_letters: {store: elasticsearch}\n");
+        let problem = found.iter().find(|problem| problem.path == "dead_letters.store").expect("a problem of the store");
+        assert_eq!((problem.line, problem.remedy.as_str()), (3, "write store: local, or configure elasticsearch instead of sink"));
+    }
+
+    #[test]
+    fn dead_letters_are_kept_where_a_moved_partition_finds_them() {
+        let etcd = "etcd: {endpoints: ['http://h:1']}\n";
+        for (more, expected) in [
+            (String::new(), DeadLetterStore::Local),
+            (etcd.to_owned(), DeadLetterStore::Elasticsearch),
+            (format!("{etcd}dead_letters: {{store: local}}\n"), DeadLetterStore::Local),
+            ("dead_letters: {store: elasticsearch}\n".to_owned(), DeadLetterStore::Elasticsearch),
+        ] {
+            let text = format!("kafka: {{brokers: ['a:1']}}\nelasticsearch: {{urls: ['http://e:1']}}\n{more}");
+            let config = load(&text).expect(&text).config;
+            assert_eq!(config.dead_letter_store(), expected, "{more}");
+            let to_files = Config { sink: SinkConfig::File { dir: "out".into() }, ..config };
+            if to_files.dead_letters.store.is_none() {
+                assert_eq!(to_files.dead_letter_store(), DeadLetterStore::Local, "{more}");
+            }
+        }
     }
 
     #[test]
@@ -1040,10 +1060,12 @@ topics: [{topic: t, formt: json}]
     }
 
     #[test]
-    fn etcd_is_read_and_answered_with_a_warning() {
-        for text in ["etcd: {endpoints: ['http://h:1'], username: u, password: p, prefix: /team/drover}", "etcdkeys: [a]", "etcdconfig: [h:1]"] {
-            let loaded = load(&format!("{SERVERS}topics: [{{topic: t}}]\n{text}\n")).expect(text);
-            assert!(loaded.warnings.len() == 1 && loaded.warnings[0].detail.contains("not used by this version"), "{:?}", loaded.warnings);
+    fn keys_in_an_etcd_that_nobody_names_are_noted() {
+        let loaded = load(&format!("{SERVERS}topics: [{{topic: t}}]\netcdkeys: [a]\n")).expect("legal");
+        assert!(loaded.warnings.len() == 1 && loaded.warnings[0].path == "etcdkeys", "{:?}", loaded.warnings);
+        for text in ["etcd: {endpoints: ['http://h:1'], username: u, password: p, prefix: /team/drover}", "etcdconfig: [h:1]"] {
+            let loaded = load(&format!("{SERVERS}topics: [{{topic: t}}]\netcdkeys: [a]\n{text}\n")).expect(text);
+            assert!(loaded.warnings.is_empty() && loaded.config.etcd.is_some() && loaded.config.etcd_keys == ["a"], "{:?}", loaded.warnings);
         }
     }
 

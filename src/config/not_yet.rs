@@ -1,7 +1,6 @@
 //! What a configuration may say and this version does not do yet.
 //!
-//! Guarantees that each such setting is a problem with its place and remedy, in the same report as every other: refused, rather than left out silently. etcd is no part of it: the
-//! collector's own file names it and has to load, so [`native`](super::native) notes it as a warning.
+//! Guarantees that each such setting is a problem with its place and remedy, in the same report as every other: refused, rather than left out silently.
 
 use super::Problem;
 use super::tree::Node;
@@ -13,10 +12,6 @@ pub(super) enum NotYet {
     Tokens,
     /// `tls`.
     Tls,
-    /// `dead_letters.store: elasticsearch`.
-    DeadLettersInTheSink,
-    /// `readiness.require: [etcd]`.
-    EtcdForReadiness,
     /// `sink.file`.
     FileSink,
 }
@@ -26,8 +21,6 @@ pub(super) fn problem(what: NotYet, path: &str, node: &Node) -> Problem {
     let (detail, remedy) = match what {
         NotYet::Tokens => ("tokens are not checked by this version yet", "remove it and guard the address in another way"),
         NotYet::Tls => ("this version does not serve TLS yet", "remove it and put a TLS proxy in front"),
-        NotYet::DeadLettersInTheSink => ("this version keeps dead letters locally only", "write store: local"),
-        NotYet::EtcdForReadiness => ("etcd is not used by this version yet", "remove it from the list"),
         NotYet::FileSink => ("this version does not write files yet", "remove sink and configure elasticsearch"),
     };
     node.problem(path, detail, remedy)

@@ -1,32 +1,42 @@
-//! The store: topics and pauses that the API writes, and the facts of topics.
+//! The store: topics and pauses that the API writes, the log of their changes, and the facts of topics.
 //!
 //! # What every [`TopicStore`] guarantees
 //!
-//! One shared suite (`suite::contract`) holds each implementation to this, the embedded file ([`local`]) and etcd alike:
+//! One shared suite (`suite::contract`) holds each implementation to this, the embedded file ([`local`]) and etcd ([`EtcdStore`](super::etcd::EtcdStore)) alike:
 //!
 //! * A write that was answered with `Ok` is durable, and only a durable write shows in a view.
 //! * Revisions grow: each write of a topic or a pause has a larger one than all before, and it is the entry's `revision` until the next write of the entry, even if the value is
 //!   the same. They may leave gaps (in etcd other keys use them too).
 //! * A [`Precondition`] is checked and the write done in one step; of several writers with the same precondition one succeeds.
+//! * Each write of a topic or a pause leaves one [`Change`] with what was before and after, written in the write's own transaction: there is no write without its change and no change
+//!   without its write. The newest [`KEPT_CHANGES`] are kept.
 //! * Facts are created and replaced by compare-and-swap: every caller is answered with what is stored, its own or another's, so all instances use the same. Facts outlive their
 //!   topic's entry. They are not part of views.
 //! * A view is complete and of one moment; views never go back. After a write the views reach its revision: in the embedded store before the write is answered, in etcd when the
 //!   watch brings it, so whoever needs to read its own write waits for [`StoreView::revision`].
-//! * [`StoreError::Unavailable`] after a write means that its outcome is not known: it may show in a later view. Repeating it under the same precondition is safe.
+//! * An entry that cannot be read keeps its last good value in the view, and [`StoreView::source`] names it. A view that could not be read again stays.
+//! * [`StoreError::Unavailable`] after a write means that nothing was written, [`StoreError::OutcomeUnknown`] that it may show in a later view; repeating it under the same
+//!   precondition is safe.
+//! * A store whose past has changed (it was restored, or emptied) keeps the view of before and refuses writes with [`StoreError::Stale`] until [`TopicStore::confirm`].
 //!
-//! Does not decide what a topic's spec becomes (that is [`merge`](super::merge)), and knows no actor: who wrote what is the API's.
+//! Does not decide what a topic's spec becomes: that is [`merge`](super::merge).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::status::Pause;
-use crate::topic::{Facts, SpecFields, TopicName};
+use crate::status::{Change, ChangeAction, Pause, Source, SourceStatus};
+use crate::topic::{Facts, SourceKind, SpecFields, TopicName};
 
 pub mod local;
-#[cfg(test)]
-pub(crate) mod suite;
+#[cfg(any(test, feature = "failpoints"))]
+#[doc(hidden)]
+pub mod suite;
+
+/// How many changes a store keeps, the newest ones.
+pub const KEPT_CHANGES: usize = 1000;
 
 /// A stored value with its key and the revision of its last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +50,36 @@ pub struct Stored<T> {
 }
 
 /// All topics and pauses of the store at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreView {
+    /// Whether reading the store was tried: before that the view says nothing. True also when the first try failed and the view is the last good one, or empty.
+    pub is_ready: bool,
     /// Every write of a topic or a pause up to this revision is in the view.
     pub revision: i64,
     /// Topics' entries by name.
     pub topics: BTreeMap<TopicName, Stored<SpecFields>>,
     /// Pauses by the topic's name.
     pub pauses: BTreeMap<TopicName, Stored<Pause>>,
+    /// How reading the store goes.
+    pub source: Source,
+}
+
+impl StoreView {
+    /// The view before the store was read. `detail` says what store it is.
+    pub fn unread(detail: &str) -> Self {
+        let source = Source {
+            kind: SourceKind::Store,
+            detail: Some(detail.to_owned()),
+            status: SourceStatus::Ok,
+            topics: 0,
+            revision: None,
+            content_hash: None,
+            read_at: None,
+            changed_at: None,
+            error: None,
+        };
+        Self { is_ready: false, revision: 0, topics: BTreeMap::new(), pauses: BTreeMap::new(), source }
+    }
 }
 
 /// What must hold for a write to happen.
@@ -83,10 +115,32 @@ pub struct PutOutcome {
     pub created: bool,
 }
 
+/// Who asks for a change, and on which occasion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// Who: a token's name, or `anonymous`.
+    pub actor: String,
+    /// Through what: `api`.
+    pub source: &'static str,
+    /// The request's id.
+    pub request_id: Option<String>,
+}
+
+/// Which changes a list holds, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChangesQuery {
+    /// Only this topic's.
+    pub topic: Option<TopicName>,
+    /// Only changes older than the one with this id.
+    pub before: Option<String>,
+    /// At most this many.
+    pub limit: usize,
+}
+
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store cannot be read or written, or holds something that drover cannot read.
+    /// The store cannot be read or written, or holds something that drover cannot read. Nothing was written.
     #[error("the store is not available: {what}")]
     Unavailable {
         /// What was tried.
@@ -95,6 +149,18 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A write got no answer: it may have been done, or be done later.
+    #[error("whether the store was written is not known: {what}")]
+    OutcomeUnknown {
+        /// What was tried.
+        what: String,
+        /// Why there is no answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store is not the one of before, or went back in time, and nobody has confirmed that this is meant.
+    #[error("the store was replaced or restored, and waits for a confirmation")]
+    Stale,
     /// The precondition does not hold.
     #[error("the entry was changed by someone else")]
     Conflict {
@@ -117,19 +183,44 @@ pub trait TopicStore: Send + Sync + 'static {
     /// Replaces `old` by `new` unless someone else replaced it before; answers what is stored now. [`StoreError::NotFound`] where nothing is.
     fn replace_facts<'a>(&'a self, topic: &'a TopicName, old: Facts, new: Facts) -> BoxFuture<'a, Result<Facts, StoreError>>;
 
-    /// Writes the topic's entry: exactly these fields.
-    fn put_topic<'a>(&'a self, topic: &'a TopicName, fields: SpecFields, precondition: Precondition)
-    -> BoxFuture<'a, Result<PutOutcome, StoreError>>;
+    /// The topic's entry as it is now, also where the views lag behind.
+    fn topic<'a>(&'a self, topic: &'a TopicName) -> BoxFuture<'a, Result<Option<Stored<SpecFields>>, StoreError>>;
+
+    /// Writes the topic's entry: exactly these fields. `action` is what the change is called: put, patch or revert.
+    fn put_topic<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        fields: SpecFields,
+        precondition: Precondition,
+        action: ChangeAction,
+        author: Author,
+    ) -> BoxFuture<'a, Result<PutOutcome, StoreError>>;
 
     /// Removes the topic's entry, and its pause with it; answers the revision of the removal. [`StoreError::NotFound`] where there is no entry, whatever the precondition.
-    fn delete_topic<'a>(&'a self, topic: &'a TopicName, precondition: Precondition) -> BoxFuture<'a, Result<i64, StoreError>>;
+    fn delete_topic<'a>(&'a self, topic: &'a TopicName, precondition: Precondition, author: Author) -> BoxFuture<'a, Result<i64, StoreError>>;
 
     /// Lays a pause over the topic, whichever source names it, in place of the one before.
-    fn put_pause<'a>(&'a self, topic: &'a TopicName, pause: Pause) -> BoxFuture<'a, Result<PutOutcome, StoreError>>;
+    fn put_pause<'a>(&'a self, topic: &'a TopicName, pause: Pause, author: Author) -> BoxFuture<'a, Result<PutOutcome, StoreError>>;
 
     /// Lifts the topic's pause; answers the revision of the removal. [`StoreError::NotFound`] where there is none.
-    fn delete_pause<'a>(&'a self, topic: &'a TopicName) -> BoxFuture<'a, Result<i64, StoreError>>;
+    fn delete_pause<'a>(&'a self, topic: &'a TopicName, author: Author) -> BoxFuture<'a, Result<i64, StoreError>>;
+
+    /// Logs a change that writes no entry: a rewind, with the offsets by partition before and after. Answers its revision.
+    fn note<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        action: ChangeAction,
+        before: Option<serde_json::Value>,
+        after: Option<serde_json::Value>,
+        author: Author,
+    ) -> BoxFuture<'a, Result<i64, StoreError>>;
+
+    /// The changes that match, the newest first.
+    fn changes(&self, query: ChangesQuery) -> BoxFuture<'_, Result<Vec<Change>, StoreError>>;
+
+    /// Takes the store as it is now, although it is not the one of before. Nothing where nothing waits for it.
+    fn confirm(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Every view; the newest is there at once.
-    fn views(&self) -> watch::Receiver<StoreView>;
+    fn views(&self) -> watch::Receiver<Arc<StoreView>>;
 }

@@ -332,6 +332,56 @@ pub struct Pause {
     pub until_at: Option<Timestamp>,
 }
 
+/// What was done to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeAction {
+    /// The store's entry was written as a whole.
+    Put,
+    /// Fields of the store's entry were changed.
+    Patch,
+    /// The store's entry was removed.
+    Delete,
+    /// A pause was laid over the topic, or changed.
+    Pause,
+    /// The pause was lifted.
+    Resume,
+    /// Partitions were moved to other offsets.
+    Rewind,
+    /// The store's entry was set to what it was before another change.
+    Revert,
+}
+
+/// One change of a topic: who, when, what was before and what after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// A ULID: ids of later changes are greater.
+    #[schema(example = "01JF8Z5Q4W9G2M7XKTB3N6VRHC")]
+    pub id: String,
+    /// The store's revision that the change made; `null` inside the store, where the key's own revision says it.
+    #[serde(default)]
+    pub revision: Option<i64>,
+    /// When.
+    #[serde(with = "time_text")]
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// Through what: `api`.
+    pub source: String,
+    /// The request's id.
+    pub request_id: Option<String>,
+    /// The topic.
+    pub topic: TopicName,
+    /// What was done.
+    pub action: ChangeAction,
+    /// What was there before: the entry's fields, the pause, or offsets by partition; `null` for nothing.
+    #[schema(value_type = Option<Object>)]
+    pub before: Option<serde_json::Value>,
+    /// What is there since.
+    #[schema(value_type = Option<Object>)]
+    pub after: Option<serde_json::Value>,
+}
+
 /// A managed topic: what is wanted, who wants it, and what it does.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Topic {
@@ -499,6 +549,8 @@ pub struct Snapshot {
     pub needs_restart: Vec<String>,
     /// What an operator should know although nothing is wrong yet.
     pub warnings: Vec<String>,
+    /// Every write of the store up to this revision is in the topics; 0 before the first list.
+    pub store_revision: i64,
     /// Whether a first merged list of topics was there.
     pub first_list: bool,
     /// Whether the instance shuts down.

@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::decide::{self, CrashPlace, Joined, Kill, Next};
 use super::ledger::{Entry, Ledger, LedgerError};
 use super::{Command, Progress, Ready, RestartError, Settings, SlotView, SupervisorHandle, TaskContext, TaskError, View, Work};
+use crate::causes::chain;
 use crate::status::{Exit, ExitCause, ReasonCode, TaskState};
 
 /// How often lives are looked at for stalls and health.
@@ -321,7 +322,7 @@ impl<W: Work> Supervisor<W> {
     fn joined(&mut self, joined: Result<(tokio::task::Id, Result<(), TaskError>), JoinError>) {
         let (id, joined) = match joined {
             Ok((id, Ok(()))) => (id, Joined::Returned),
-            Ok((id, Err(error))) => (id, Joined::Failed { message: error.chain(), fatal: error.fatal }),
+            Ok((id, Err(error))) => (id, Joined::Failed { message: chain(&error), fatal: error.fatal }),
             Err(error) => {
                 let id = error.id();
                 match error.try_into_panic() {

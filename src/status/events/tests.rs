@@ -113,6 +113,7 @@ fn with_tasks(tasks: Vec<Task>) -> Snapshot {
         invariant_violations: BTreeMap::new(),
         needs_restart: Vec::new(),
         warnings: Vec::new(),
+        store_revision: 0,
         first_list: true,
         draining: false,
         assignments: BTreeMap::new(),

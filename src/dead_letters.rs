@@ -1,8 +1,8 @@
 //! Dead letters: records that no server will take, kept with the reason until someone decides.
 //!
 //! Guarantees of every [`DeadLetters`] store: what [`DeadLetters::put`] has answered is durable; the same id is one entry however often it is put; a store that is full or
-//! cannot be written refuses and the caller waits, so an offset never moves past a letter that is not safe. Owns the letter's form. Does not decide what is dead: that
-//! is the pipeline.
+//! cannot be written refuses and the caller waits, so an offset never moves past a letter that is not safe. One shared suite (`suite::contract`) holds each store to this. Owns the letter's
+//! form. Does not decide what is dead: that is the pipeline.
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -12,7 +12,11 @@ use utoipa::ToSchema;
 use crate::status::time_text;
 use crate::topic::TopicName;
 
+pub mod elasticsearch;
 pub mod local;
+#[cfg(any(test, feature = "failpoints"))]
+#[doc(hidden)]
+pub mod suite;
 
 /// Why a record is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -98,6 +102,33 @@ pub struct DeadLetter {
     pub redriven_at: Option<Timestamp>,
 }
 
+/// What a letter inherits from the one that was kept under its id before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Past {
+    /// How often it was tried.
+    pub(crate) attempts: u32,
+    /// When it first died.
+    #[serde(with = "time_text")]
+    pub(crate) first_at: Timestamp,
+    /// The last redrive that failed.
+    #[serde(with = "time_text::option", default)]
+    pub(crate) redriven_at: Option<Timestamp>,
+}
+
+impl DeadLetter {
+    /// What a later letter inherits from this one.
+    pub(crate) fn past(&self) -> Past {
+        Past { attempts: self.attempts, first_at: self.first_at, redriven_at: self.redriven_at }
+    }
+
+    /// Makes this letter the successor of what was kept under its id.
+    pub(crate) fn succeed(&mut self, past: Past) {
+        self.first_at = past.first_at;
+        self.attempts = self.attempts.saturating_add(past.attempts);
+        self.redriven_at = self.redriven_at.or(past.redriven_at);
+    }
+}
+
 /// Which letters a list holds. Letters are ordered by topic, partition and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Query {
@@ -117,6 +148,15 @@ pub struct Query {
     pub limit: usize,
 }
 
+impl Query {
+    /// Whether the letter passes the filters that only the letter itself can answer: its error and its time.
+    pub(crate) fn admits(&self, letter: &DeadLetter) -> bool {
+        self.error_type.as_ref().is_none_or(|kind| letter.error.kind == *kind)
+            && self.since.is_none_or(|since| letter.last_at >= since)
+            && self.until.is_none_or(|until| letter.last_at < until)
+    }
+}
+
 /// Why a store cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -133,16 +173,31 @@ pub enum Error {
     Unavailable {
         /// What was tried.
         what: String,
+        /// What helps.
+        remedy: &'static str,
         /// Why it failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
+impl Error {
+    /// What helps.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "redrive or delete dead letters, or raise dead_letters.max_bytes",
+            Self::Unavailable { remedy, .. } => remedy,
+        }
+    }
+}
+
 /// A store of dead letters; see the module for what every implementation guarantees.
 pub trait DeadLetters: Send + Sync + 'static {
-    /// Keeps these letters durably, all or none. A letter whose id is known replaces the old one but keeps its `first_at`, its `redriven_at` unless there is a new one, and
-    /// the attempts of both add up. Letters that are all known are taken even when the store is full.
+    /// Keeps these letters durably. A letter whose id is known replaces the old one but keeps its `first_at`, its `redriven_at` unless there is a new one, and the attempts of
+    /// both add up. Letters that are all known are taken even when the store is full.
+    ///
+    /// `Ok` means that all of them are durable and [`Error::Full`] that none was written. After [`Error::Unavailable`] some may have been kept, so the caller puts the
+    /// same letters again until the answer is `Ok`; the attempts of those count once more.
     fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// The letters that match, in order, with whole payloads.

@@ -1,6 +1,6 @@
 //! The dead letters of one instance, in an embedded database file.
 //!
-//! Guarantees what [`DeadLetters`] asks for: one transaction with fsync per [`DeadLetters::put`], ids unique, [`Error::Full`] before anything is written. A list reads no more of
+//! Guarantees what [`DeadLetters`] asks for, and all or none of a put also after an error: one transaction with fsync per [`DeadLetters::put`], ids unique, [`Error::Full`] before anything is written. A list reads no more of
 //! the file than the topic and partition that it is asked for. Owns the file's tables. A letter that cannot be read back is left out of lists with a warning.
 //!
 //! Letters are keyed by topic, partition, offset and id: after a topic was re-created two letters may share the first three. `bytes` counts what is stored in the tables; the
@@ -20,6 +20,9 @@ use crate::embedded::{Abort, EmbeddedFile, Fault, begin_write, off_runtime};
 /// Letters are written once and seldom read; the cache holds the pages above them.
 const CACHE_BYTES: usize = 4 << 20;
 
+/// What helps when the file cannot be read or written.
+const REMEDY: &str = "check the store of the dead letters: disk space and rights of data_dir";
+
 /// Topic, partition, offset, id.
 type Key<'a> = (&'a str, i32, i64, &'a str);
 /// Topic, partition, offset.
@@ -36,7 +39,7 @@ const BYTES: &str = "bytes";
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        Self::Unavailable { what: fault.what, source: fault.source }
+        Self::Unavailable { what: fault.what, remedy: REMEDY, source: fault.source }
     }
 }
 
@@ -119,7 +122,7 @@ fn write(database: &Database, letters: Vec<DeadLetter>, limit: u64) -> Result<u6
                 Some((old, old_bytes)) => {
                     bytes = bytes.saturating_sub(old_bytes);
                     if let Some(old) = old {
-                        succeed(&mut letter, &old);
+                        letter.succeed(old.past());
                     }
                 }
                 None => has_new = true,
@@ -134,13 +137,6 @@ fn write(database: &Database, letters: Vec<DeadLetter>, limit: u64) -> Result<u6
     };
     transaction.commit()?;
     Ok(bytes)
-}
-
-/// Makes `letter` the successor of what was kept under its id.
-fn succeed(letter: &mut DeadLetter, old: &DeadLetter) {
-    letter.first_at = old.first_at;
-    letter.attempts = letter.attempts.saturating_add(old.attempts);
-    letter.redriven_at = letter.redriven_at.or(old.redriven_at);
 }
 
 struct Tables<'t> {
@@ -161,7 +157,7 @@ impl Tables<'_> {
     /// Puts a letter in whose id is free; answers the bytes that it uses.
     fn insert(&mut self, letter: &DeadLetter) -> Result<u64, Abort<Error>> {
         let json = serde_json::to_vec(letter).map_err(|error| {
-            Abort::Refused(Error::Unavailable { what: format!("the letter {} has no JSON form", letter.id), source: Box::new(error) })
+            Abort::Refused(Error::Unavailable { what: format!("the letter {} has no JSON form", letter.id), remedy: REMEDY, source: Box::new(error) })
         })?;
         let place = (letter.topic.as_str(), letter.partition, letter.offset);
         let key = (place.0, place.1, place.2, letter.id.as_str());
@@ -204,7 +200,7 @@ fn list(database: &Database, query: &Query) -> Result<Vec<DeadLetter>, Abort<Err
         if is_last_seen || query.partition.is_some_and(|wanted| wanted != partition) {
             continue;
         }
-        if let Some(letter) = decode(key.value(), value.value()).filter(|letter| matches(query, letter)) {
+        if let Some(letter) = decode(key.value(), value.value()).filter(|letter| query.admits(letter)) {
             found.push(letter);
         }
     }
@@ -227,65 +223,24 @@ fn is_past(query: &Query, place: Place<'_>) -> bool {
     place.0 != topic.as_str() || query.partition.is_some_and(|partition| place.1 > partition)
 }
 
-/// The filters that only the letter itself can answer.
-fn matches(query: &Query, letter: &DeadLetter) -> bool {
-    query.error_type.as_ref().is_none_or(|kind| letter.error.kind == *kind)
-        && query.since.is_none_or(|since| letter.last_at >= since)
-        && query.until.is_none_or(|until| letter.last_at < until)
-}
-
 fn get(database: &Database, id: &str) -> Result<Option<DeadLetter>, Abort<Error>> {
     let transaction = database.begin_read()?;
     let Some(place) = transaction.open_table(PLACES)?.get(id)? else { return Ok(None) };
     let (topic, partition, offset) = place.value();
     let Some(json) = transaction.open_table(LETTERS)?.get((topic, partition, offset, id))? else { return Ok(None) };
-    let letter = serde_json::from_slice(json.value())
-        .map_err(|error| Abort::Refused(Error::Unavailable { what: format!("the letter {id} is not readable"), source: Box::new(error) }))?;
+    let letter = serde_json::from_slice(json.value()).map_err(|error| {
+        Abort::Refused(Error::Unavailable { what: format!("the letter {id} is not readable"), remedy: REMEDY, source: Box::new(error) })
+    })?;
     Ok(Some(letter))
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dead_letters::{Cause, LetterError};
-    use crate::topic::{TopicName, document_id};
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a legal time")
-    }
-
-    fn name(text: &str) -> TopicName {
-        TopicName::new(text).expect("a legal name")
-    }
-
-    fn letter(topic: &str, partition: i32, offset: i64) -> DeadLetter {
-        letter_of("base", topic, partition, offset)
-    }
-
-    fn letter_of(id_base: &str, topic: &str, partition: i32, offset: i64) -> DeadLetter {
-        DeadLetter {
-            id: document_id(&format!("{id_base}-{topic}"), partition, offset),
-            topic: name(topic),
-            topic_id: Some(id_base.to_owned()),
-            partition,
-            offset,
-            timestamp: Some(at(5)),
-            index: "an-index".to_owned(),
-            key_base64: None,
-            payload_base64: Some("AAECAwQ=".to_owned()),
-            payload_bytes: 5,
-            truncated: false,
-            error: LetterError { kind: "document_parsing_exception".to_owned(), reason: "no".to_owned(), status: Some(400) },
-            cause: Cause::Rejected,
-            attempts: 1,
-            first_at: at(100),
-            last_at: at(100),
-            redriven_at: None,
-        }
-    }
+    use crate::dead_letters::suite::{self, letter, letter_of, name, places, query};
+    use crate::topic::document_id;
 
     struct Bench {
         directory: tempfile::TempDir,
@@ -301,13 +256,16 @@ mod tests {
         }
     }
 
-    fn query() -> Query {
-        Query { limit: 1000, ..Query::default() }
-    }
-
-    async fn places(store: &LocalDeadLetters, query: Query) -> Vec<(String, i32, i64)> {
-        let letters = store.list(query).await.expect("lists");
-        letters.into_iter().map(|letter| (letter.topic.to_string(), letter.partition, letter.offset)).collect()
+    #[tokio::test]
+    async fn the_store_keeps_the_contract() {
+        let benches = Mutex::new(Vec::new());
+        suite::contract(async |max_bytes| {
+            let bench = Bench::new();
+            let store: Arc<dyn DeadLetters> = Arc::new(bench.open(max_bytes));
+            benches.lock().expect("no panic").push(bench);
+            store
+        })
+        .await;
     }
 
     #[tokio::test]
@@ -322,30 +280,6 @@ mod tests {
         assert_eq!(reopened.bytes(), bytes);
         assert_eq!(reopened.get("base-a:0:2").await.expect("reads"), Some(letter("a", 0, 2)));
         assert_eq!(reopened.get("base-a:0:3").await.expect("reads"), None);
-    }
-
-    #[tokio::test]
-    async fn a_letter_put_again_is_one_entry_that_remembers_when_it_first_died() {
-        let bench = Bench::new();
-        let store = bench.open(1 << 20);
-        let first = DeadLetter { redriven_at: Some(at(150)), ..letter("a", 0, 1) };
-        store.put(vec![first]).await.expect("kept");
-        let bytes = store.bytes();
-        let again = DeadLetter { first_at: at(200), last_at: at(200), attempts: 2, ..letter("a", 0, 1) };
-        store.put(vec![again.clone()]).await.expect("kept");
-        let expected = DeadLetter { first_at: at(100), attempts: 3, redriven_at: Some(at(150)), ..again };
-        assert_eq!(store.list(query()).await.expect("lists"), [expected]);
-        assert_eq!(store.bytes(), bytes);
-    }
-
-    #[tokio::test]
-    async fn a_letter_that_moved_leaves_nothing_at_its_old_place() {
-        let bench = Bench::new();
-        let store = bench.open(1 << 20);
-        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
-        let bytes = store.bytes();
-        store.put(vec![DeadLetter { offset: 2, ..letter("a", 0, 1) }]).await.expect("kept");
-        assert_eq!((places(&store, query()).await, store.bytes()), (vec![("a".to_owned(), 0, 2)], bytes));
     }
 
     #[tokio::test]
@@ -370,43 +304,6 @@ mod tests {
         store.put(vec![longer]).await.expect("kept already");
         let refused = store.put(vec![letter("a", 0, 1), letter("a", 0, 9)]).await;
         assert!(matches!(refused, Err(Error::Full { limit: 10, .. })), "{refused:?}");
-    }
-
-    #[tokio::test]
-    async fn two_letters_of_a_recreated_topic_do_not_overwrite_each_other() {
-        let bench = Bench::new();
-        let store = bench.open(1 << 20);
-        store.put(vec![letter_of("old", "a", 0, 1), letter_of("new", "a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
-        let all = store.list(query()).await.expect("lists");
-        assert_eq!(all.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["new-a:0:1", "old-a:0:1", "base-a:0:2"]);
-        // A page that ends between the two is followed by one that begins with the second.
-        let after = Some((name("a"), 0, 1, "new-a:0:1".to_owned()));
-        let next = store.list(Query { limit: 1, after, ..query() }).await.expect("lists");
-        assert_eq!(next.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["old-a:0:1"]);
-    }
-
-    #[tokio::test]
-    async fn filters_leave_out_what_they_must() {
-        let bench = Bench::new();
-        let store = bench.open(1 << 20);
-        let other = DeadLetter {
-            error: LetterError { kind: "format".to_owned(), reason: "r".to_owned(), status: None },
-            last_at: at(500),
-            ..letter("b", 2, 7)
-        };
-        store.put(vec![letter("a", 0, 1), letter("a", 1, 1), letter("aa", 0, 1), letter("b", 1, 1), other]).await.expect("kept");
-        let a0 = ("a".to_owned(), 0, 1);
-        let a1 = ("a".to_owned(), 1, 1);
-        let b2 = ("b".to_owned(), 2, 7);
-        assert_eq!(places(&store, Query { topic: Some(name("a")), ..query() }).await, [a0, a1.clone()]);
-        assert_eq!(places(&store, Query { topic: Some(name("a")), partition: Some(1), ..query() }).await, std::slice::from_ref(&a1));
-        assert_eq!(places(&store, Query { partition: Some(2), ..query() }).await, std::slice::from_ref(&b2));
-        assert_eq!(places(&store, Query { partition: Some(1), limit: 1, ..query() }).await, [a1]);
-        assert_eq!(places(&store, Query { error_type: Some("format".to_owned()), ..query() }).await, std::slice::from_ref(&b2));
-        assert_eq!(places(&store, Query { since: Some(at(500)), ..query() }).await, std::slice::from_ref(&b2));
-        assert_eq!(places(&store, Query { until: Some(at(500)), ..query() }).await.len(), 4);
-        assert_eq!(places(&store, Query { limit: 0, ..query() }).await, []);
-        assert_eq!(places(&store, Query { topic: Some(name("a")), after: Some((name("b"), 0, 0, String::new())), ..query() }).await, []);
     }
 
     #[tokio::test]

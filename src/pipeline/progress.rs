@@ -122,6 +122,11 @@ impl PartitionProgress {
         self.skipped.fetch_add(skipped, Ordering::Relaxed);
     }
 
+    /// Counts records that an operator's rewind passed over.
+    pub fn count_skipped(&self, records: u64) {
+        self.count(0, 0, records);
+    }
+
     pub(super) fn count_retried(&self, retried: u64) {
         self.retried.fetch_add(retried, Ordering::Relaxed);
     }

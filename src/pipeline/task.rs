@@ -19,6 +19,7 @@ use super::format::{Formatted, Formatter};
 use super::ledger::Ledger;
 use super::letters::{self, Death};
 use super::progress::{PartitionProgress, State, now_ms};
+use crate::causes::chain;
 use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
 use crate::kafka::chunk::{Chunk, Record};
 use crate::kafka::{ConsumerHandle, Intake};
@@ -29,7 +30,7 @@ use crate::supervisor::{Care, TaskContext, TaskError};
 use crate::topic::{OnReject, TopicPartition};
 
 /// Segments past the watermark.
-const MOST_SEGMENTS: usize = 4;
+const MOST_SEGMENTS: usize = 8;
 /// Bytes past the watermark.
 const MOST_BYTES: u64 = 32 << 20;
 /// The first and the longest pause between two probes of a parked index, and between two tries at the dead-letter store.
@@ -342,7 +343,7 @@ impl Task {
     async fn keep_letters(&mut self, letters: Vec<DeadLetter>, waiting: Waiting) -> Result<Safe, Halt> {
         fail::fail_point!("dead_letter_write");
         let Err(error) = self.parts.dead_letters.put(letters.clone()).await else { return Ok(Safe::AtOnce) };
-        warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = with_causes(&error), "dead letters cannot be kept, the partition waits");
+        warn!(topic = %self.key.topic, partition = self.key.partition, letters = letters.len(), error = chain(&error), "dead letters cannot be kept, the partition waits");
         if waiting == Waiting::HoldsNothing {
             self.release();
         }
@@ -599,17 +600,9 @@ fn refused(offset: i64, rejection: &Rejection) -> TaskError {
 }
 
 fn letters_reason(error: &dead_letters::Error) -> Reason {
-    let (code, remedy) = match error {
-        dead_letters::Error::Full { .. } => (ReasonCode::DeadLettersFull, "redrive or delete dead letters, or raise dead_letters.max_bytes"),
-        dead_letters::Error::Unavailable { .. } => {
-            (ReasonCode::DeadLettersUnavailable, "check the store of the dead letters: disk space and rights of data_dir")
-        }
+    let code = match error {
+        dead_letters::Error::Full { .. } => ReasonCode::DeadLettersFull,
+        dead_letters::Error::Unavailable { .. } => ReasonCode::DeadLettersUnavailable,
     };
-    Reason { code, message: with_causes(error), remedy: remedy.to_owned(), since_at: Timestamp::now() }
-}
-
-/// An error and its causes on one line: "no space left" is in the last of them.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    Reason { code, message: chain(error), remedy: error.remedy().to_owned(), since_at: Timestamp::now() }
 }

@@ -18,34 +18,34 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{ApiState, StaticInfo};
+use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, Loaded, SinkConfig};
-use crate::dead_letters::DeadLetters;
-use crate::dead_letters::local::LocalDeadLetters;
 use crate::desired::Merger;
 use crate::desired::file::FileSource;
-use crate::desired::store::TopicStore;
-use crate::desired::store::local::LocalStore;
 use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicLook};
 use crate::memory::{Budget, Buffers};
 use crate::pipeline::PartitionWork;
 use crate::reconcile::{Reconciler, TopicsView};
 use crate::sink::SinkHandle;
 use crate::sink::elasticsearch::ElasticsearchSink;
-use crate::supervisor::{NoLedger, RedbLedger, Settings, Supervisor, SupervisorHandle, TaskError};
+use crate::supervisor::{NoLedger, Settings, Supervisor, SupervisorHandle, TaskError};
 use crate::topic::TopicName;
 
 mod actions;
 mod components;
 mod observe;
+mod outlook;
+mod stores;
 
 use components::{Component, Components};
+use stores::Stores;
 
 /// What librdkafka may prefetch: as fast as four times as much (`fetch` of one partition is on top).
 const PREFETCH_BYTES: u64 = 16 << 20;
-/// How many times the bodies in flight may be held in records and segments: a record is held about two and a half times until it is settled (its chunk, its segment and the
-/// room that grew), so this is one request's worth behind each one in flight.
-const WAITING_BODIES: u64 = 5;
+/// How many times the bodies in flight may be held in records and segments. Requests are sent from the segments themselves, which with their chunks and the room in both are about twice and a
+/// half the bytes that are sent; so this is the requests in flight, one that is gathered, and a little that is on the way to it.
+const WAITING_BODIES: u64 = 4;
 /// Unused buffers of chunks and segments that are kept: what comes back between two bulk answers.
 const IDLE_BUFFER_BYTES: usize = 32 << 20;
 /// Parts of the instance are tried again at least this often: without one of them nothing works.
@@ -123,18 +123,6 @@ impl StartError {
     }
 }
 
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Enough threads for bulk requests and the API beside librdkafka's own; more cores do not help a stream that one consumer thread reads.
 pub fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
@@ -178,6 +166,12 @@ pub async fn probe(config: &Config) -> Vec<Unreachable> {
             silent.push(Unreachable { server: "kafka", detail: chain(&error), remedy });
         }
         Ok(looks) => silent.extend(looks.iter().filter_map(|(name, look)| without_topic(name, look))),
+    }
+    if let Some(etcd) = &config.etcd
+        && let Err(error) = crate::desired::etcd::probe(etcd).await
+    {
+        let remedy = "check that the members run, and the addresses, credentials and certificates under etcd".to_owned();
+        silent.push(Unreachable { server: "etcd", detail: error, remedy });
     }
     if let SinkConfig::Elasticsearch(sink) = &config.sink
         && let Err(error) = crate::sink::elasticsearch::probe(sink).await
@@ -237,14 +231,8 @@ struct Running {
 fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) -> Result<Running, StartError> {
     let config = &loaded.config;
     let now = Timestamp::now();
-    let data_dir = &config.data_dir;
-    let at = |error: Box<dyn std::error::Error + Send + Sync>| StartError::DataDir { path: data_dir.clone(), source: error };
-    std::fs::create_dir_all(data_dir).map_err(|error| at(error.into()))?;
-    let (store, store_views) = LocalStore::open(&data_dir.join("store.redb")).map_err(|error| at(error.into()))?;
-    let store: Arc<dyn TopicStore> = Arc::new(store);
-    let letters = LocalDeadLetters::open(&data_dir.join("dead-letters.redb"), config.dead_letters.max_bytes).map_err(|error| at(error.into()))?;
-    let dead_letters: Arc<dyn DeadLetters> = Arc::new(letters);
-    let ledger = RedbLedger::open(&data_dir.join("restarts.redb")).map_err(|error| at(error.into()))?;
+    let (file, file_views) = FileSource::new(options.config_path.clone(), loaded, now);
+    let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;
 
     let SinkConfig::Elasticsearch(sink_config) = &config.sink else {
         return Err(StartError::Unsupported("sink.file: this version does not write files yet; configure elasticsearch".to_owned()));
@@ -268,7 +256,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     });
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
-    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
+    let work = Arc::new(PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers));
     let patience = &config.supervision;
     let task_settings = Settings {
         backoff_max: patience.backoff_max,
@@ -276,16 +264,16 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         crash_loop_after: patience.crash_loop_after,
         ..Settings::default()
     };
-    let (task_supervisor, tasks) = Supervisor::new("tasks", Arc::new(work), task_settings, Arc::new(ledger));
+    let (task_supervisor, tasks) = Supervisor::new("tasks", work.clone(), task_settings, Arc::new(ledger));
 
-    let (file, file_views) = FileSource::new(options.config_path.clone(), loaded, now);
-    let (merger, desired) = Merger::new(file_views.clone(), store_views);
+    let shares_topics = etcd.is_some();
+    let (merger, desired) = Merger::new(file_views.clone(), keys, store.views());
     let (topics, topics_views) = watch::channel(Arc::new(TopicsView::default()));
     let (reconcile_beat, reconcile_beats) = watch::channel(Instant::now());
     let reconciler = Reconciler {
         desired: desired.clone(),
-        store,
-        lookups,
+        store: store.clone(),
+        lookups: lookups.clone(),
         consumer: consumer_handle.clone(),
         tasks: tasks.clone(),
         view: topics,
@@ -298,8 +286,11 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let (observe_beat, observe_beats) = watch::channel(Instant::now());
     let state = ApiState {
         snapshot: snapshot.clone(),
+        desired: desired.clone(),
+        store: store.clone(),
+        outlook: Arc::new(outlook::Ahead { lookups: lookups.clone(), store, consumer: consumer_handle.clone(), desired: desired.clone() }),
         dead_letters: dead_letters.clone(),
-        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), snapshot }),
+        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), work, consumer: consumer_handle.clone(), lookups, snapshot }),
         info: Arc::new(StaticInfo {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -307,7 +298,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
             started_at: now,
             group_id: config.kafka.group_id.clone(),
             brokers: config.kafka.brokers.len(),
-            data_dir: data_dir.display().to_string(),
+            data_dir: config.data_dir.display().to_string(),
             memory_bytes: config.memory,
         }),
         beats: vec![
@@ -326,6 +317,18 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         file.run(cancel).await;
         Ok(())
     });
+    if let Some(etcd) = etcd {
+        parts.serve(Component::Etcd, etcd, |etcd, cancel| async move {
+            etcd.run(cancel).await;
+            Ok(())
+        });
+    }
+    if let Some(letters) = letters_in_sink {
+        parts.serve(Component::DeadLetters, letters, |letters, cancel| async move {
+            letters.run(cancel).await;
+            Ok(())
+        });
+    }
     parts.serve(Component::Desired, merger, |merger, cancel| async move {
         merger.run(cancel).await;
         Ok(())
@@ -376,6 +379,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         prefetch_bytes: PREFETCH_BYTES,
         dead_letters,
         dead_letters_max_bytes: config.dead_letters.max_bytes,
+        shares_topics,
         draining: draining_views,
         out: snapshots,
         beat: observe_beat,
@@ -427,7 +431,7 @@ impl Running {
         // What comes after settling needs time too.
         let settle_by = deadline - timeout.mul_f64(0.2);
         self.draining.send_replace(true);
-        self.drop_parts(&[Component::ConfigFile, Component::Desired, Component::Reconcile], deadline).await;
+        self.drop_parts(&[Component::ConfigFile, Component::Etcd, Component::Desired, Component::Reconcile], deadline).await;
         self.consumer.stop_intake();
         let unsettled = self.await_settled(settle_by).await;
         for name in &unsettled {

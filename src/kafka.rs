@@ -7,6 +7,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | the thread: polling, back-pressure, commits, revoke | [`consumer`](self) (`consumer.rs`) |
+//! | moving a partition by an operator's will | `consumer/rewind.rs` |
 //! | where a partition starts | `start.rs`, pure |
 //! | what tasks hold: [`ConsumerHandle`], [`Intake`] | `handle.rs` |
 //! | topics, UUIDs, offsets, log ends | [`Lookups`] |
@@ -31,8 +32,8 @@ mod start;
 
 pub use consumer::{Consumer, ConsumerError, ConsumerSettings};
 pub use ends::{EndsView, LogEnds};
-pub use handle::{ConsumerHandle, Intake, OpenError};
-pub use lookups::{LookupError, Lookups, TopicLook};
+pub use handle::{ConsumerHandle, Intake, OpenError, RewindError};
+pub use lookups::{Ahead, LookupError, Lookups, TopicLook};
 
 /// What the consumer needs to know of one subscribed topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct PartitionView {
     pub start: i64,
     /// The offset after the last record that was taken from librdkafka.
     pub position: i64,
+    /// Everything below it is settled.
+    pub watermark: i64,
     /// Whether everything that was taken for the task is settled, or is to be read again by the next.
     pub settled: bool,
     /// The committed offset.

@@ -2,21 +2,23 @@
 //!
 //! Guarantees: [`plan`] is a function of complete states, never of what changed; applying a plan twice changes nothing; a topic that Kafka lacks or forbids is left out
 //! of the subscription and so silences no other; a topic is subscribed only once its [`Facts`] are durable, so that every instance and every later run uses the same ids and
-//! start offsets. Owns the look-ups of topics and the admission of new ones. Does not consume, does not index, restarts nothing: it hands complete sets to the consumer and
+//! start offsets (a store that does not answer at the first start of all is the exception, where the facts follow from Kafka alone). Owns the look-ups of topics and the admission of new ones. Does not consume, does not index, restarts nothing: it hands complete sets to the consumer and
 //! to the supervisor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::desired::Desired;
-use crate::desired::store::TopicStore;
+use crate::causes::chain;
+use crate::desired::store::{StoreError, TopicStore};
+use crate::desired::{Desired, DesiredTopic};
 use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, TopicLook, TopicPlan};
 use crate::pipeline::{PartitionSpec, PartitionWork};
 use crate::status::{Reason, ReasonCode, Recreation};
@@ -27,6 +29,8 @@ use crate::topic::{Facts, Format, Metadata, Start, TopicName, TopicPartition, To
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 /// The same while a wanted topic is missing, forbidden or not yet admitted.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+/// Topics that are admitted at once: each takes a few answers of Kafka and the store, and thousands may wait at the first start.
+const ADMITTED_AT_ONCE: usize = 8;
 
 /// What is known of the world: an input of [`plan`].
 #[derive(Debug, Clone, Default)]
@@ -37,6 +41,8 @@ pub struct Actual {
     pub facts: BTreeMap<TopicName, Arc<Facts>>,
     /// The partitions that this instance has, with the epoch of their assignment.
     pub assigned: BTreeMap<TopicPartition, u64>,
+    /// Topics whose facts the store does not have yet, because it does not answer.
+    pub provisional: BTreeSet<TopicName>,
     /// Topics found to be re-created and not yet shown.
     pub recreations: BTreeMap<TopicName, Recreation>,
 }
@@ -83,6 +89,31 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
         }
     }
     plan
+}
+
+/// What a change of one topic does to its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// They go on.
+    Nothing,
+    /// There are none, and they start.
+    Start,
+    /// They stop.
+    Stop,
+    /// They begin another life.
+    Restart,
+}
+
+/// Compares what is wanted of a topic with what would be wanted, by the rules of [`plan`]; `None` is a topic that nothing names.
+pub fn difference(before: Option<&DesiredTopic>, after: Option<&DesiredTopic>) -> Difference {
+    let runs = |topic: Option<&DesiredTopic>| topic.filter(|topic| topic.paused.is_none()).map(|topic| working_part(&topic.spec));
+    match (runs(before), runs(after)) {
+        (None, None) => Difference::Nothing,
+        (None, Some(_)) => Difference::Start,
+        (Some(_), None) => Difference::Stop,
+        (Some(old), Some(new)) if old == new => Difference::Nothing,
+        (Some(_), Some(_)) => Difference::Restart,
+    }
 }
 
 /// The spec without what tasks do not look at, so that changing a label restarts nothing.
@@ -151,16 +182,24 @@ impl Reconciler {
             let new_assignment = assigned.iter().any(|(partition, epoch)| actual.assigned.get(partition) != Some(epoch));
             actual.assigned = assigned;
             if let Some(wanted) = wanted {
-                let unknown = wanted.topics.keys().any(|name| !actual.looks.contains_key(name));
                 let is_surprised = surprises > std::mem::replace(&mut seen_surprises, surprises);
-                if unknown || new_assignment || is_surprised || Instant::now() >= look_at {
-                    let wait = tokio::select! {
-                        () = cancel.cancelled() => return,
-                        wait = self.look(&wanted, &mut actual) => wait,
-                    };
-                    look_at = Instant::now() + wait;
+                let all = new_assignment || is_surprised || Instant::now() >= look_at;
+                let unknown: Vec<TopicName> = wanted.topics.keys().filter(|name| !actual.looks.contains_key(*name)).cloned().collect();
+                if !new_assignment && !is_surprised {
+                    // What is not wanted any more ends at once, also while Kafka does not answer.
+                    self.apply(plan(&wanted, &actual));
                 }
-                self.apply(&plan(&wanted, &actual));
+                if all || !unknown.is_empty() {
+                    let names = if all { None } else { Some(unknown) };
+                    let looked = tokio::select! {
+                        () = cancel.cancelled() => return,
+                        looked = self.look(&wanted, names, &mut actual) => looked,
+                    };
+                    let next = Instant::now() + looked;
+                    // A look at a few topics puts off none of the others.
+                    look_at = if all { next } else { look_at.min(next) };
+                    self.apply(plan(&wanted, &actual));
+                }
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -173,19 +212,19 @@ impl Reconciler {
         }
     }
 
-    fn apply(&self, plan: &Plan) {
-        self.consumer.subscribe(Arc::new(plan.topics.clone()));
-        self.tasks.apply(plan.tasks.clone());
+    fn apply(&self, plan: Plan) {
+        self.consumer.subscribe(Arc::new(plan.topics));
+        self.tasks.apply(plan.tasks);
     }
 
-    /// Looks all wanted topics up and admits the new ones; answers when to look again.
-    async fn look(&self, wanted: &Desired, actual: &mut Actual) -> Duration {
+    /// Looks these topics up, or all that are wanted, and admits the new ones; answers when to look again.
+    async fn look(&self, wanted: &Desired, names: Option<Vec<TopicName>>, actual: &mut Actual) -> Duration {
         let now = Timestamp::now();
-        let names: Vec<TopicName> = wanted.topics.keys().cloned().collect();
+        let asked = names.unwrap_or_else(|| wanted.topics.keys().cloned().collect());
         let mut view = TopicsView::clone(&self.view.borrow());
-        match self.lookups.describe(names).await {
+        match self.lookups.describe(asked).await {
             Ok(looks) => {
-                actual.looks = looks;
+                actual.looks.extend(looks);
                 view.trouble = None;
             }
             Err(error) => {
@@ -196,12 +235,11 @@ impl Reconciler {
                 return LOOK_AGAIN;
             }
         }
-        actual.facts.retain(|name, _| wanted.topics.contains_key(name));
-        for name in plan(wanted, actual).admit {
-            if let Err(error) = self.admit(&name, wanted, actual, now).await {
-                warn!(topic = %name, error, "topic is not admitted yet");
-            }
-        }
+        let Actual { looks, facts, provisional, .. } = actual;
+        looks.retain(|name, _| wanted.topics.contains_key(name));
+        facts.retain(|name, _| wanted.topics.contains_key(name));
+        provisional.retain(|name| wanted.topics.contains_key(name));
+        self.admit_all(wanted, actual, now).await;
         let absent = absent_topics(actual, &view.absent, now);
         for (name, reason) in &absent {
             if !view.absent.contains_key(name) {
@@ -219,40 +257,101 @@ impl Reconciler {
             .collect();
         view.recreations.append(&mut actual.recreations);
         view.id_bases = actual.facts.iter().map(|(name, facts)| (name.clone(), facts.id_base.clone())).collect();
-        let waiting = !view.absent.is_empty() || !plan(wanted, actual).admit.is_empty();
+        let waiting = !view.absent.is_empty() || !actual.provisional.is_empty() || !plan(wanted, actual).admit.is_empty();
         self.view.send_replace(Arc::new(view));
         if waiting { LOOK_AGAIN } else { LOOK_INTERVAL }
     }
 
+    /// Admits every topic that has to be, a few at a time.
+    async fn admit_all(&self, wanted: &Desired, actual: &mut Actual, now: Timestamp) {
+        let mut names = plan(wanted, actual).admit;
+        names.extend(actual.provisional.iter().cloned());
+        let candidates = names.into_iter().filter_map(|name| {
+            let TopicLook::Exists { topic_id, partitions } = actual.looks.get(&name)?.clone() else { return None };
+            let start = wanted.topics.get(&name)?.spec.start;
+            Some(Candidate { name, topic_id, partitions, start })
+        });
+        let candidates: Vec<Candidate> = candidates.collect();
+        let mut admissions = futures::stream::iter(candidates).map(|candidate| self.admit(candidate, now)).buffer_unordered(ADMITTED_AT_ONCE);
+        while let Some((name, admitted)) = admissions.next().await {
+            match admitted {
+                Ok(admitted) => {
+                    if admitted.is_durable {
+                        actual.provisional.remove(&name);
+                    } else {
+                        actual.provisional.insert(name.clone());
+                    }
+                    actual.recreations.extend(admitted.recreation.map(|recreation| (name.clone(), recreation)));
+                    actual.facts.insert(name, Arc::new(admitted.facts));
+                }
+                Err(error) => warn!(topic = %name, error, "topic is not admitted yet"),
+            }
+        }
+    }
+
+    async fn admit(&self, candidate: Candidate, now: Timestamp) -> (TopicName, Result<Admitted, String>) {
+        let admitted = self.find_facts(&candidate, now).await;
+        (candidate.name, admitted)
+    }
+
     /// Finds or makes the durable facts of a topic that exists.
-    async fn admit(&self, name: &TopicName, wanted: &Desired, actual: &mut Actual, now: Timestamp) -> Result<(), String> {
-        let Some(TopicLook::Exists { topic_id, partitions }) = actual.looks.get(name).cloned() else {
-            return Ok(());
+    async fn find_facts(&self, candidate: &Candidate, now: Timestamp) -> Result<Admitted, String> {
+        let name = &candidate.name;
+        let known = match self.store.facts(name).await {
+            Ok(known) => known,
+            Err(error) => return self.provisional_facts(candidate, &error, now).await,
         };
-        let Some(topic) = wanted.topics.get(name) else { return Ok(()) };
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let known = self.store.facts(name).await.map_err(|error| text(&error))?;
-        let facts = match judge(known, topic_id.as_deref()) {
-            Verdict::Keep(facts) => facts,
+        let topic_id = candidate.topic_id.as_deref();
+        match judge(known, topic_id) {
+            Verdict::Keep(facts) => Ok(Admitted { facts, is_durable: true, recreation: None }),
             Verdict::New => {
-                let start_offsets = self.lookups.offsets(name, partitions, topic.spec.start).await.map_err(|error| text(&error))?;
-                let facts = new_facts(name, topic_id, partitions, start_offsets, now);
-                info!(topic = %name, partitions, id_base = facts.id_base, "topic admitted");
-                self.store.create_facts(name, facts).await.map_err(|error| text(&error))?
+                let facts = self.new_facts(candidate, candidate.start, now).await?;
+                info!(topic = %name, partitions = candidate.partitions, id_base = facts.id_base, "topic admitted");
+                let facts = self.store.create_facts(name, facts).await.map_err(|error| chain(&error))?;
+                Ok(Admitted { facts, is_durable: true, recreation: None })
             }
             Verdict::Recreated(old) => {
-                let start_offsets = self.lookups.offsets(name, partitions, Start::Earliest).await.map_err(|error| text(&error))?;
-                let facts = new_facts(name, topic_id, partitions, start_offsets, now);
+                let facts = self.new_facts(candidate, Start::Earliest, now).await?;
                 warn!(topic = %name, old = old.id_base, new = facts.id_base, "topic was re-created, it is read from its beginning");
                 let before = old.id_base.clone();
-                let kept = self.store.replace_facts(name, old, facts).await.map_err(|error| text(&error))?;
-                actual.recreations.insert(name.clone(), Recreation { before, after: kept.id_base.clone(), at: now });
-                kept
+                let facts = self.store.replace_facts(name, old, facts).await.map_err(|error| chain(&error))?;
+                let recreation = Some(Recreation { before, after: facts.id_base.clone(), at: now });
+                Ok(Admitted { facts, is_durable: true, recreation })
             }
-        };
-        actual.facts.insert(name.clone(), Arc::new(facts));
-        Ok(())
+        }
     }
+
+    /// Facts for a topic that the unreachable store may or may not know. They are what every instance would find, save for `start: latest`, which means the first start ever: that
+    /// one waits for the store.
+    async fn provisional_facts(&self, candidate: &Candidate, error: &StoreError, now: Timestamp) -> Result<Admitted, String> {
+        if candidate.start == Start::Latest {
+            return Err(format!("{}; where `start: latest` begins is kept there", chain(error)));
+        }
+        let facts = self.new_facts(candidate, candidate.start, now).await?;
+        warn!(topic = %candidate.name, error = %chain(error), "topic runs on facts that are not stored yet");
+        Ok(Admitted { facts, is_durable: false, recreation: None })
+    }
+
+    async fn new_facts(&self, candidate: &Candidate, start: Start, now: Timestamp) -> Result<Facts, String> {
+        let start_offsets = self.lookups.offsets(&candidate.name, candidate.partitions, start).await.map_err(|error| chain(&error))?;
+        Ok(new_facts(&candidate.name, candidate.topic_id.clone(), candidate.partitions, start_offsets, now))
+    }
+}
+
+/// A topic that exists and has no facts here yet.
+struct Candidate {
+    name: TopicName,
+    topic_id: Option<String>,
+    partitions: i32,
+    start: Start,
+}
+
+/// What admission found.
+struct Admitted {
+    facts: Facts,
+    /// Whether the store has them.
+    is_durable: bool,
+    recreation: Option<Recreation>,
 }
 
 /// What the stored facts mean beside the topic's identity of today.
@@ -323,7 +422,8 @@ fn absent_topics(actual: &Actual, known: &BTreeMap<TopicName, Reason>, now: Time
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::DesiredTopic;
+    use crate::desired::merge::Inputs;
+    use crate::desired::store::StoreView;
     use crate::status::Pause;
     use crate::topic::SpecFields;
 
@@ -340,7 +440,7 @@ mod tests {
             paused: None,
         };
         let topics = names.iter().map(|text| (name(text), Arc::new(topic.clone()))).collect();
-        Desired { revision: 1, topics, sources: Vec::new() }
+        Desired { revision: 1, topics, sources: Vec::new(), inputs: Inputs::new(SpecFields::default(), [], Arc::new(StoreView::unread("embedded"))) }
     }
 
     fn facts(topic_id: &str) -> Facts {
@@ -407,6 +507,26 @@ mod tests {
         let relabelled = DesiredTopic { spec: Arc::new(spec), ..DesiredTopic::clone(&desired.topics["a"]) };
         desired.topics.insert(name("a"), Arc::new(relabelled));
         assert_eq!(plan(&desired, &actual()), before);
+    }
+
+    #[test]
+    fn a_preview_tells_a_label_from_a_change_that_restarts() {
+        let topic = DesiredTopic::clone(&wanted(&["a"]).topics["a"]);
+        let paused = DesiredTopic {
+            paused: Some(Pause { reason: None, actor: "me".to_owned(), since_at: Timestamp::UNIX_EPOCH, until_at: None }),
+            ..topic.clone()
+        };
+        let with = |spec: TopicSpec| DesiredTopic { spec: Arc::new(spec), ..topic.clone() };
+        let labelled = with(TopicSpec { labels: BTreeMap::from([("team".to_owned(), "x".to_owned())]), ..TopicSpec::default() });
+        let reformatted = with(TopicSpec { format: Format::Text, ..TopicSpec::default() });
+        assert_eq!(difference(Some(&topic), Some(&labelled)), Difference::Nothing);
+        assert_eq!(difference(Some(&topic), Some(&reformatted)), Difference::Restart);
+        assert_eq!(difference(Some(&paused), Some(&reformatted)), Difference::Start);
+        assert_eq!(difference(Some(&topic), Some(&paused)), Difference::Stop);
+        assert_eq!(
+            (difference(None, Some(&topic)), difference(Some(&topic), None), difference(None, Some(&paused))),
+            (Difference::Start, Difference::Stop, Difference::Nothing)
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::supervisor::{NoProgress, TaskContext, TaskError, Work};
 pub(super) enum Component {
     /// Reads the configuration file again.
     ConfigFile,
+    /// Watches etcd.
+    Etcd,
     /// Merges the sources.
     Desired,
     /// Makes the running set what is wanted.
@@ -27,6 +29,8 @@ pub(super) enum Component {
     LogEnds,
     /// The bulk sink.
     Sink,
+    /// Counts the dead letters in the sink.
+    DeadLetters,
     /// Builds the snapshot.
     Status,
     /// The HTTP server.
@@ -37,11 +41,13 @@ impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigFile => "config_file",
+            Self::Etcd => "etcd",
             Self::Desired => "desired",
             Self::Reconcile => "reconcile",
             Self::Consumer => "kafka",
             Self::LogEnds => "log_ends",
             Self::Sink => "sink",
+            Self::DeadLetters => "dead_letters",
             Self::Status => "status",
             Self::Api => "api",
         })

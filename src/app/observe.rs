@@ -51,6 +51,8 @@ pub(super) struct Observer {
     pub(super) prefetch_bytes: u64,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) dead_letters_max_bytes: u64,
+    /// Whether other instances know the same topics, by etcd.
+    pub(super) shares_topics: bool,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) out: watch::Sender<Arc<Snapshot>>,
     /// The moment of the last snapshot, for liveness.
@@ -72,6 +74,7 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
         invariant_violations: BTreeMap::new(),
         needs_restart: Vec::new(),
         warnings: Vec::new(),
+        store_revision: 0,
         first_list: false,
         draining: false,
         assignments: BTreeMap::new(),
@@ -113,18 +116,25 @@ struct Memories {
 }
 
 impl Observer {
-    /// Replaces the snapshot on a timer and when the set of tasks changes, until cancelled.
+    /// Replaces the snapshot on a timer and when the wanted topics or the set of tasks change, until cancelled.
     pub(super) async fn run(&self, cancel: CancellationToken) {
         let started = Instant::now();
         let mut memories = Memories::default();
         let mut slots = self.tasks.view();
+        let mut desired = self.desired.clone();
         let mut tasks_are_gone = false;
+        let mut list_is_over = false;
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => {}
+                // Who has changed a topic waits to see it.
+                changed = desired.changed(), if !list_is_over => match changed {
+                    Ok(()) => desired.mark_unchanged(),
+                    Err(_) => list_is_over = true,
+                },
                 changed = slots.changed(), if !tasks_are_gone => match changed {
                     Ok(()) => {
                         // A storm of transitions is one snapshot.
@@ -218,7 +228,8 @@ impl Observer {
             dead_letters_max_bytes: self.dead_letters_max_bytes,
             invariant_violations: BTreeMap::new(),
             needs_restart: file.needs_restart,
-            warnings: warnings(ends.members),
+            warnings: if self.shares_topics { Vec::new() } else { warnings(ends.members) },
+            store_revision: desired.as_ref().map_or(0, |desired| desired.store_revision()),
             first_list: desired.is_some(),
             draining: *self.draining.borrow(),
             assignments: consumer.partitions.iter().map(|(partition, view)| (partition.clone(), view.epoch)).collect(),
@@ -391,6 +402,7 @@ mod tests {
             epoch: 1,
             start: 0,
             position: 60,
+            watermark: 50,
             settled: false,
             committed: Some(50),
             committed_at: None,

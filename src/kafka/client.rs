@@ -35,12 +35,16 @@ pub(super) fn base(config: &KafkaConfig) -> ClientConfig {
     client
 }
 
+/// Whether the group follows the newer protocol, in which the broker assigns.
+pub(super) fn is_kip_848(config: &KafkaConfig) -> bool {
+    config.properties.get("group.protocol").is_some_and(|value| value.expose() == "consumer")
+}
+
 /// The group member's settings.
 pub(super) fn consumer(config: &KafkaConfig, prefetch_bytes: u64) -> ClientConfig {
     let mut client = base(config);
     let is_set = |name: &str| config.properties.contains_key(name);
-    let is_kip_848 = config.properties.get("group.protocol").is_some_and(|value| value.expose() == "consumer");
-    if !is_kip_848 {
+    if !is_kip_848(config) {
         client.set("partition.assignment.strategy", "cooperative-sticky");
     }
     if !is_set("queued.max.messages.kbytes") {

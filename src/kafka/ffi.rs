@@ -2,7 +2,7 @@
 //!
 //! Guarantees, as long as its callers are safe Rust: every message, queue, event and list that librdkafka hands out is destroyed exactly once; a queue ends before its client (it
 //! owns a share of it); nothing that is borrowed from a message outlives it. Owns batch consumption from one own queue, the forwarding of partition
-//! queues to it, the results of commits, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
+//! queues to it, the results of commits, the member's id, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
 //!
 //! Contract of each call: `rdkafka.h` of librdkafka 2.12. What batches do inside a consumer group was probed: a batch call on the consumer's own queue without our rebalance handling would drop
 //! the assignment, so batches come from a queue of ours only.
@@ -88,6 +88,11 @@ impl Batch {
         filled.iter().map(|message| Message { raw: unsafe { &**message } })
     }
 
+    /// Whether it holds as many messages as it can, so that more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.slots.len()
+    }
+
     fn release(&mut self) {
         for message in self.slots.iter_mut().take(self.filled) {
             // SAFETY: a message that librdkafka handed to us, destroyed once: the place is cleared.
@@ -145,6 +150,11 @@ impl<'a> Message<'a> {
     /// The record's offset, or the one that an error is about.
     pub(super) fn offset(&self) -> i64 {
         self.raw.offset
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn bytes(&self) -> usize {
+        self.raw.key_len + self.raw.len
     }
 
     /// The value's bytes; `None` for a tombstone.
@@ -264,6 +274,21 @@ impl<C: ConsumerContext + 'static> Drop for CommitQueue<C> {
     fn drop(&mut self) {
         // SAFETY: as in `OwnQueue`.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// Whether the group's coordinator has given the member an id and not taken it back. Answered by librdkafka's main thread, which this waits for.
+pub(super) fn has_member_id<C: ConsumerContext + 'static>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is valid; the text is null or ends in NUL, and is ours to free with librdkafka's allocator.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return false;
+        }
+        let is_set = *id != 0;
+        sys::rd_kafka_mem_free(client, id.cast());
+        is_set
     }
 }
 

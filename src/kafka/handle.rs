@@ -22,6 +22,25 @@ pub(super) enum Command {
     Open { partition: TopicPartition, epoch: u64, reply: oneshot::Sender<Result<Intake, OpenError>> },
     /// Deliver nothing more until the next `Open`, and drop what is held.
     Close { partition: TopicPartition, epoch: u64 },
+    /// Commit this offset, whatever was committed before, and go on there under a new epoch.
+    Rewind { partition: TopicPartition, offset: i64, reply: oneshot::Sender<Result<i64, RewindError>> },
+}
+
+/// Why a partition was not moved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RewindError {
+    /// This instance does not have the partition.
+    #[error("the partition is not assigned to this instance")]
+    NotAssigned,
+    /// The brokers refused the commit. Nothing has changed.
+    #[error("Kafka refused to commit the offset: {0}")]
+    Refused(String),
+    /// The commit was not answered. The partition goes on where it was; after a restart it may begin at the offset.
+    #[error("Kafka did not answer the commit of the offset; the partition goes on where it was, but the offset may be committed: repeat the rewind")]
+    Unanswered,
+    /// The partition was moved, and the consumer then failed; it is started again and begins at the offset.
+    #[error("the consumer is not running")]
+    Stopped,
 }
 
 /// Why there is no intake.
@@ -135,6 +154,15 @@ impl ConsumerHandle {
         // A consumer that has ended delivers nothing anyway.
         let _ = self.commands.send(Command::Close { partition: partition.clone(), epoch });
         self.waker.wake();
+    }
+
+    /// Moves a partition: commits `offset`, the only commit that may go backwards, and reads on there under a new epoch, which ends the task's life. Answers the watermark of
+    /// before. What the old life still settles counts no more.
+    pub async fn rewind(&self, partition: &TopicPartition, offset: i64) -> Result<i64, RewindError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Rewind { partition: partition.clone(), offset, reply }).map_err(|_| RewindError::Stopped)?;
+        self.waker.wake();
+        answer.await.map_err(|_| RewindError::Stopped)?
     }
 
     /// Ends all deliveries for good: the process stops. Commits go on.

@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::client;
 use super::ffi::{self, Description};
+use super::start::{self, Known};
 use crate::config::KafkaConfig;
 use crate::topic::{Start, TopicName, TopicPartition};
 
@@ -36,6 +37,19 @@ pub enum TopicLook {
     Forbidden,
     /// The brokers answer with another error.
     Unknown(String),
+}
+
+/// What lies ahead of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset that it would go on with.
+    pub next: i64,
+    /// The first offset that Kafka still has.
+    pub low: i64,
+    /// The offset after the last record.
+    pub high: i64,
 }
 
 /// Why a question has no answer.
@@ -84,9 +98,11 @@ impl Lookups {
     /// A client for questions; connects when the first is asked. `has_topic_ids` is false for brokers that are known to have none and never answer when asked, as librdkafka's mock cluster.
     pub fn new(config: &KafkaConfig, has_topic_ids: bool) -> Result<Self, LookupError> {
         let mut settings = client::base(config);
+        // Committed offsets can be asked for by group without being a member: nothing subscribes here.
         // The end of a partition is its high watermark, not the last stable offset.
         settings.set("isolation.level", "read_uncommitted");
-        for name in ["group.id", "group.protocol", "group.instance.id", "session.timeout.ms", "max.poll.interval.ms"] {
+        settings.set("group.id", &config.group_id);
+        for name in ["group.protocol", "group.instance.id", "session.timeout.ms", "max.poll.interval.ms"] {
             settings.remove(name);
         }
         let client = settings.create_with_context(Quiet::default()).map_err(LookupError::Create)?;
@@ -162,6 +178,69 @@ impl Lookups {
     pub async fn ends(&self, keys: Vec<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
         let this = self.clone();
         blocking("the look-up of log ends", move || this.list(&keys, Offset::End)).await
+    }
+
+    /// All topics that the brokers show us, with their number of partitions, without Kafka's internal ones.
+    pub async fn topics(&self) -> Result<BTreeMap<TopicName, i32>, LookupError> {
+        let this = self.clone();
+        blocking("the look-up of topics", move || {
+            this.serve();
+            let metadata = this.client.fetch_metadata(None, TIMEOUT).map_err(|error| this.silent("the look-up of topics", error.to_string()))?;
+            let known = metadata.topics().iter().filter(|topic| topic.error().is_none());
+            let named =
+                known.filter_map(|topic| Some((TopicName::new(topic.name()).ok()?, i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))));
+            Ok(named.collect())
+        })
+        .await
+    }
+
+    /// Where each partition of a topic would go on if it were assigned now, and its end: from the group's commits, `start_offsets` of the topic's facts, and what Kafka still has.
+    pub async fn outlook(
+        &self,
+        name: &TopicName,
+        topic_id: Option<String>,
+        partitions: i32,
+        start_offsets: BTreeMap<i32, i64>,
+    ) -> Result<Vec<Ahead>, LookupError> {
+        let this = self.clone();
+        let keys: Vec<TopicPartition> = (0..partitions).map(|partition| TopicPartition::new(name.clone(), partition)).collect();
+        blocking("the look-up of committed offsets", move || {
+            let lows = this.list(&keys, Offset::Beginning)?;
+            let highs = this.list(&keys, Offset::End)?;
+            let committed = this.committed(&keys)?;
+            let ahead = |key: &TopicPartition| {
+                let commit = committed.get(&key.partition);
+                let (low, high) = (*lows.get(key)?, *highs.get(key)?);
+                let known = Known {
+                    committed: commit.map(|(offset, metadata)| (*offset, metadata.as_str())),
+                    topic_id: topic_id.as_deref(),
+                    fact: start_offsets.get(&key.partition).copied(),
+                    low,
+                    high,
+                };
+                Some(Ahead { partition: key.partition, next: start::choose(known).offset, low, high })
+            };
+            Ok(keys.iter().filter_map(ahead).collect())
+        })
+        .await
+    }
+
+    /// The group's commits, with their metadata, by partition.
+    fn committed(&self, keys: &[TopicPartition]) -> Result<BTreeMap<i32, (i64, String)>, LookupError> {
+        let what = "the look-up of committed offsets";
+        let mut query = TopicPartitionList::with_capacity(keys.len());
+        for key in keys {
+            query.add_partition(key.topic.as_str(), key.partition);
+        }
+        let answer = self.client.committed_offsets(query, TIMEOUT).map_err(|error| self.silent(what, error.to_string()))?;
+        let metadata = ffi::commit_metadata(&answer);
+        let mut committed = BTreeMap::new();
+        for (element, metadata) in answer.elements().iter().zip(metadata) {
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                committed.insert(element.partition(), (offset, metadata));
+            }
+        }
+        Ok(committed)
     }
 
     /// How many members the consumer group has. Groups of the newer protocol (KIP-848) are not told this way and answer 0.

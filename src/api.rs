@@ -1,18 +1,24 @@
-//! The HTTP API: the read side, the restarts, the probes, the metrics and the OpenAPI document.
+//! The HTTP API: what is wanted, what is done and what has changed; restarts and rewinds; the probes, the metrics and the OpenAPI document.
 //!
 //! Guarantees: every answer comes from one immutable [`Snapshot`], so no request waits for the pipeline; every 4xx and 5xx except a probe's own is an
 //! `application/problem+json` of one shape ([`Problem`]) with the request's id; names are checked by Kafka's alphabet before any use; unknown query parameters are
 //! refused by name; text from outside is escaped in tables and logs; a slow, silent or greedy client cannot hold the server. Owns the wire form of lists, cursors and problems, and the
-//! accept loop ([`serve`]). Takes no lock and starts no task. What it may ask for comes through small ports: [`Actions`] and
+//! accept loop ([`serve`]). Takes no lock and starts no task. What it may ask for comes through small ports: [`Actions`], [`Outlook`], [`TopicStore`] and
 //! [`DeadLetters`].
 //!
 //! | to find | look in |
 //! |---|---|
 //! | routes, tags, the document | this file and `document` |
 //! | problem codes and their statuses | `problem` |
-//! | query parameters, paths, bodies | `extract` |
+//! | query parameters, paths | `extract` |
+//! | bodies, and what their fields mean | `body`, `fields` |
+//! | a topic's entry in the store: put, patch, delete | `edit` |
+//! | what all changes share: author, deadlines, reading one's own write | `write` |
+//! | `If-Match`, `If-None-Match` | `precondition` |
+//! | `dry_run=true` | `dry_run` |
 //! | order, pages, cursors | `list` |
 //! | `Accept`, tables, escaping | `text` |
+//! | the status page and its files | `page` |
 //! | request ids, access log, security headers | `context` |
 //! | `Host` allow-list, cross-site requests, size of bodies | `guard` |
 //! | connections and their limits | `serve` |
@@ -24,7 +30,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::get;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,28 +40,43 @@ use utoipa::ToSchema;
 
 use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::DeadLetters;
+use crate::desired::store::TopicStore;
+use crate::desired::{Desired, DesiredTopic};
 use crate::status::{Snapshot, Task, TaskState};
-use crate::topic::TopicName;
+use crate::topic::{TopicName, TopicPartition};
 
+mod body;
+mod changes;
 mod context;
 mod dead_letters;
 mod document;
+mod dry_run;
+mod edit;
 mod events;
 mod extract;
+mod fields;
 mod guard;
 mod health;
 mod instance;
+mod kafka;
 mod list;
 mod metrics;
+mod page;
+mod pause;
+mod precondition;
 mod probes;
 mod problem;
+mod rewind;
 mod serve;
 mod tasks;
 mod text;
 mod topics;
+mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod write_tests;
 
 pub use document::{document, document_text};
 pub use health::{Check, HealthReport};
@@ -70,10 +90,83 @@ pub trait Actions: Send + Sync + 'static {
 
     /// Restarts every task of a topic and answers with one row each.
     fn restart_topic<'a>(&'a self, topic: &'a TopicName) -> BoxFuture<'a, Result<Vec<RestartedPartition>, ActionError>>;
+
+    /// Moves the committed offsets of a topic's partitions (all of them, or those named), and the tasks with them; with `dry_run` only says what would happen. One row each, in
+    /// order; a row with an error was not moved.
+    fn rewind<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        partitions: Option<Vec<i32>>,
+        to: RewindTo,
+        dry_run: bool,
+    ) -> BoxFuture<'a, Result<Vec<RewoundPartition>, ActionError>>;
+}
+
+/// Where a rewind goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RewindTo {
+    /// To this offset.
+    Offset(i64),
+    /// To the first record that is not older.
+    Timestamp(Timestamp),
+    /// To the first record that Kafka still has.
+    Earliest,
+    /// Past the last record.
+    Latest,
+}
+
+/// One partition's row in the answer to a rewind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RewoundPartition {
+    /// The partition's number.
+    pub partition: i32,
+    /// Where it was; `null` when that is not known.
+    pub from: Option<i64>,
+    /// Where it is now, or would be; `null` when that is not known.
+    pub to: Option<i64>,
+    /// `from` - `to`: how many offsets are read again, negative when so many are skipped.
+    pub records: Option<i64>,
+    /// Why it was not moved; `null` when it was, or would be.
+    pub error: Option<String>,
+}
+
+/// What the API asks of Kafka and of the plan without changing anything.
+pub trait Outlook: Send + Sync + 'static {
+    /// All topics that Kafka lets us see, without its internal ones, by name. The error is for people.
+    fn kafka_topics(&self) -> BoxFuture<'_, Result<Vec<KafkaTopic>, String>>;
+
+    /// What would happen if the topic became this; `None` = it is named nowhere any more. What Kafka does not tell in time is `None` with a warning.
+    fn preview<'a>(&'a self, topic: &'a TopicName, after: Option<Arc<DesiredTopic>>) -> BoxFuture<'a, Preview>;
+}
+
+/// A topic as Kafka has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct KafkaTopic {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+}
+
+/// What a change of a topic would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Preview {
+    /// Number of partitions; `None` where Kafka does not tell, or has no such topic.
+    pub partitions: Option<i32>,
+    /// How many records lie between where its partitions would go on and their ends.
+    pub records_to_read: Option<i64>,
+    /// Tasks that would start here.
+    pub start: Vec<TopicPartition>,
+    /// Tasks that would stop here.
+    pub stop: Vec<TopicPartition>,
+    /// Tasks that would be restarted here.
+    pub restart: Vec<TopicPartition>,
+    /// What is worth knowing: code and text, such as `topic_missing`.
+    pub warnings: Vec<(&'static str, String)>,
 }
 
 /// Why an action was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
     /// There is no such topic or task.
     #[error("there is no such task")]
@@ -84,6 +177,9 @@ pub enum ActionError {
     /// The instance shuts down.
     #[error("the instance is shutting down")]
     ShuttingDown,
+    /// Kafka does not answer.
+    #[error("Kafka does not answer: {0}")]
+    KafkaUnavailable(String),
 }
 
 /// One partition's row in the answer to a topic's restart.
@@ -126,6 +222,12 @@ pub type Beat = (String, watch::Receiver<Instant>);
 pub struct ApiState {
     /// The newest view of the instance.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// The wanted topics as merged last; `None` before the first list.
+    pub desired: watch::Receiver<Option<Arc<Desired>>>,
+    /// Where topics and pauses are written.
+    pub store: Arc<dyn TopicStore>,
+    /// What may be asked of Kafka and of the plan.
+    pub outlook: Arc<dyn Outlook>,
     /// The dead letters.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// What may be asked of the supervisor.
@@ -162,7 +264,7 @@ pub fn router(state: ApiState) -> Router {
     let max_body = usize::try_from(shared.http.max_body).unwrap_or(usize::MAX);
     let (documented, _) = document::routes().split_for_parts();
     documented
-        .route("/", get(index))
+        .merge(page::routes())
         .fallback(no_such_path)
         .layer(DefaultBodyLimit::max(max_body))
         .layer(from_fn_with_state(Arc::clone(&shared), guard::check))
@@ -173,7 +275,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Points a person who opens the bare address to what is there.
 async fn index() -> impl IntoResponse {
-    let pointer = "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/events\n/api/v1/dead-letters\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
+    let pointer = "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/events\n/api/v1/dead-letters\n/api/v1/changes\n/api/v1/kafka/topics\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
     ([(header::CONTENT_TYPE, text::PLAIN)], pointer)
 }
 

@@ -9,21 +9,21 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::OpenApi;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::problems;
 use super::text::{self, Form, Table};
 use super::{FieldError, Problem, ProblemCode, Shared};
-use super::{dead_letters, events, instance, metrics, probes, tasks, topics};
+use super::{changes, dead_letters, edit, events, instance, kafka, metrics, pause, probes, rewind, tasks, topics};
 use crate::status::Health;
 
 /// The document as it is checked in.
 const CHECKED_IN: &[u8] = include_bytes!("../../openapi/openapi.json");
 
 /// Schemas whose absent fields mean something: they are given by clients or stored as given.
-const SPARSE_SCHEMAS: [&str; 1] = ["SpecFields"];
+const SPARSE_SCHEMAS: [&str; 5] = ["SpecFields", "TopicPatch", "PauseBody", "TopicRewind", "TaskRewind"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,16 +51,22 @@ struct Base;
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Base::openapi())
         .routes(routes!(topics::list_topics))
-        .routes(routes!(topics::get_topic))
+        .routes(routes!(topics::get_topic, edit::put_topic, edit::patch_topic, edit::delete_topic))
+        .routes(routes!(pause::pause_topic, pause::resume_topic))
         .routes(routes!(topics::restart_topic))
+        .routes(routes!(rewind::rewind_topic))
         .routes(routes!(tasks::list_tasks))
         .routes(routes!(tasks::get_task))
         .routes(routes!(tasks::restart_task))
+        .routes(routes!(rewind::rewind_task))
+        .routes(routes!(changes::list_changes))
         .routes(routes!(events::list_events))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::get_dead_letter))
         .routes(routes!(instance::list_sources))
+        .routes(routes!(instance::confirm_source))
         .routes(routes!(instance::get_info))
+        .routes(routes!(kafka::list_kafka_topics))
         .routes(routes!(probes::get_livez))
         .routes(routes!(probes::get_readyz))
         .routes(routes!(probes::get_healthz))
@@ -79,7 +85,24 @@ pub fn document() -> utoipa::openapi::OpenApi {
             object.required = object.properties.keys().cloned().collect();
         }
     }
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.put, &mut item.post, &mut item.patch].into_iter().flatten() {
+            if let Some(RefOr::T(body)) = &mut operation.request_body {
+                body.content.values_mut().for_each(without_null);
+            }
+        }
+    }
     document
+}
+
+/// A body that may be left out is described as one that may be `null`; but `null` is a body, and no operation takes it.
+fn without_null(content: &mut RefOr<Content>) {
+    if let RefOr::T(content) = content
+        && let Some(RefOr::T(Schema::OneOf(choices))) = &content.schema
+        && let [RefOr::Ref(body), RefOr::T(Schema::Object(_))] = choices.items.as_slice()
+    {
+        content.schema = Some(RefOr::Ref(body.clone()));
+    }
 }
 
 /// The document as it is checked in: indented JSON, line feeds, one at the end.
@@ -147,7 +170,7 @@ pub(super) fn tagged(headers: &HeaderMap, form: Form, body: Vec<u8>) -> Response
 }
 
 /// Whether `If-None-Match` names the tag, by RFC 9110's weak comparison.
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let mut given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     given.any(|tag| tag.trim() == "*" || bare(tag) == bare(etag))

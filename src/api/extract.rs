@@ -1,22 +1,20 @@
-//! What a request says, checked: query parameters, path segments, bodies.
+//! What a request says, checked: query parameters and path segments.
 //!
 //! Guarantees that a parameter nobody asked for, one given twice and one of the wrong form are 400 `invalid-request` that names it, all of them at once; that a path's topic and
-//! partition are legal before a handler sees them, else 422 `validation-failed`; that a body is read within its limits or not at all.
+//! partition are legal before a handler sees them, else 422 `validation-failed`. Bodies are read by `body`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::Uri;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::problem::ApiError;
-use super::{FieldError, ProblemCode, Shared, text};
-use crate::topic::TopicName;
+use super::{FieldError, ProblemCode, Shared, body, text, topics};
+use crate::topic::{SourceKind, TopicName};
 
 /// Rows of a page when the client does not say.
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -122,6 +120,11 @@ pub(super) fn time(text: &str) -> Result<Timestamp, &'static str> {
     text.parse().map_err(|_| "it is an RFC 3339 time such as 2026-01-31T00:00:00Z (write '+' as %2B)")
 }
 
+/// A switch.
+pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
+    text.parse().map_err(|_| "it is true or false")
+}
+
 /// Any text.
 pub(super) fn any(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.to_owned())
@@ -146,6 +149,10 @@ pub(super) struct TaskPath(pub(super) TopicName, pub(super) i32);
 /// The dead letter that a path names.
 #[derive(Debug)]
 pub(super) struct LetterPath(pub(super) String);
+
+/// The kind of source that a path names.
+#[derive(Debug)]
+pub(super) struct SourcePath(pub(super) SourceKind);
 
 async fn segments(parts: &mut Parts) -> Result<BTreeMap<String, String>, ApiError> {
     let Path(segments) = Path::<BTreeMap<String, String>>::from_request_parts(parts, &())
@@ -182,6 +189,16 @@ impl FromRequestParts<Shared> for TaskPath {
     }
 }
 
+impl FromRequestParts<Shared> for SourcePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ApiError> {
+        let segments = segments(parts).await?;
+        let kind = one_of(&topics::SOURCE_KINDS, topics::source_kind, segment(&segments, "kind"));
+        kind.map(Self).map_err(|error| ApiError::at(ProblemCode::ValidationFailed, "/path/kind", error))
+    }
+}
+
 impl FromRequestParts<Shared> for LetterPath {
     type Rejection = ApiError;
 
@@ -213,34 +230,13 @@ impl FromRequest<Shared> for NoBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
-        let is_json = is_json(request.headers());
-        let within = state.http.header_timeout;
-        let read = tokio::time::timeout(within, Bytes::from_request(request, state)).await;
-        let Ok(read) = read else {
-            return Err(ApiError::new(ProblemCode::InvalidRequest, format!("the body did not arrive within {} s", within.as_secs_f64())));
-        };
-        let body = read.map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(cause) if cause.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(ProblemCode::PayloadTooLarge, format!("a body has at most {} bytes", state.http.max_body))
+        match body::object(request, state, &[body::JSON]).await? {
+            Some(fields) if !fields.is_empty() => {
+                Err(ApiError::new(ProblemCode::InvalidRequest, "this operation has no fields; send no body, or {}"))
             }
-            _ => ApiError::new(ProblemCode::InvalidRequest, "the body ended before it was complete"),
-        })?;
-        if body.is_empty() {
-            return Ok(Self);
-        }
-        if !is_json {
-            return Err(ApiError::new(ProblemCode::UnsupportedMediaType, "send no body, or {} as application/json"));
-        }
-        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body) {
-            Ok(fields) if fields.is_empty() => Ok(Self),
-            _ => Err(ApiError::new(ProblemCode::InvalidRequest, "this operation has no fields; send no body, or {}")),
+            _ => Ok(Self),
         }
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
 #[cfg(test)]

@@ -2,18 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::Params;
+use super::extract::{NoBody, Params, SourcePath};
 use super::list::Scope;
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
+use super::write::{self, By};
 use super::{Shared, document, health, topics};
 use crate::status::{Component, Health, Memory, Source, SourceStatus, time_text};
+use crate::topic::SourceKind;
 
 /// The instance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -138,6 +140,49 @@ pub(super) async fn list_sources(State(state): State<Shared>, uri: Uri, headers:
         Form::Text => table(&snapshot.sources).into_bytes(),
     };
     Ok(document::answer(form, body))
+}
+
+/// The sources of one kind.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ConfirmedSources {
+    /// As they were before the confirmation is in force; `GET /api/v1/sources` shows when it is.
+    items: Vec<Source>,
+}
+
+problems!(ConfirmProblems: InvalidRequest Forbidden NotAcceptable PayloadTooLarge UnsupportedMediaType MisdirectedRequest ValidationFailed Internal StoreUnavailable OutcomeUnknown);
+
+/// Takes the sources of a kind as they are now
+///
+/// For a source that is `stale`: an etcd that was restored or replaced is held back, so that it does not stop every topic, until someone says that its content is meant. The collector's
+/// keys and the store are in the same etcd and are taken together. Does nothing where nothing waits, and nothing ever waits in a file.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sources/{kind}/confirm",
+    tag = "instance",
+    params(("kind" = SourceKind, Path, description = "The kind of source")),
+    responses(
+        (status = 202, description = "The sources of this kind", body = ConfirmedSources, headers(("x-request-id" = String, description = "The request's id"))),
+        ConfirmProblems,
+    ),
+)]
+pub(super) async fn confirm_source(
+    State(state): State<Shared>,
+    SourcePath(kind): SourcePath,
+    uri: Uri,
+    headers: HeaderMap,
+    By(author): By,
+    _: NoBody,
+) -> Result<impl IntoResponse, ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    Params::of(&uri, "")?.finish()?;
+    if kind != SourceKind::File {
+        write::write(state.store.confirm()).await.map_err(write::problem)?;
+    }
+    let request_id = author.request_id.as_deref().unwrap_or("-");
+    tracing::info!(kind = topics::source_kind(kind), actor = %text::bounded(&author.actor, 100), request_id, "source confirmed");
+    let snapshot = state.now();
+    let items = snapshot.sources.iter().filter(|source| source.kind == kind).cloned().collect();
+    Ok((StatusCode::ACCEPTED, Json(ConfirmedSources { items })))
 }
 
 fn table(sources: &[Source]) -> String {

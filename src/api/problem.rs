@@ -207,10 +207,10 @@ impl ProblemCode {
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The place as a JSON pointer: `/query/limit`, `/path/topic`, or a place in the body.
+    /// The place as a JSON pointer: `/query/limit`, `/path/topic`, `/header/if-match`, or a place in the body; empty for the request as a whole.
     #[schema(example = "/query/limit")]
     pub pointer: String,
-    /// A stable code: `unknown`, `repeated`, `invalid`.
+    /// A stable code: `unknown`, `repeated`, `missing`, `type`, `invalid`, or a problem's code.
     #[schema(example = "invalid")]
     pub code: String,
     /// What is wrong, for people.
@@ -264,7 +264,19 @@ impl ApiError {
 
     /// An error at one place.
     pub(super) fn at(code: ProblemCode, pointer: &str, detail: impl Into<String>) -> Self {
-        Self::with_errors(code, vec![FieldError { pointer: pointer.to_owned(), code: "invalid".to_owned(), detail: detail.into() }])
+        let field_code = match code {
+            ProblemCode::InvalidRequest | ProblemCode::ValidationFailed => "invalid",
+            other => other.as_str(),
+        };
+        Self::with_errors(code, vec![FieldError { pointer: pointer.to_owned(), code: field_code.to_owned(), detail: detail.into() }])
+    }
+
+    /// What is wrong, place by place; an error of the request as a whole stands at the root.
+    pub(super) fn into_errors(self) -> Vec<FieldError> {
+        if self.errors.is_empty() {
+            return vec![FieldError { pointer: String::new(), code: self.code.as_str().to_owned(), detail: self.detail }];
+        }
+        self.errors
     }
 
     fn render(self, request_id: &str) -> Response {
@@ -303,6 +315,7 @@ impl From<ActionError> for ApiError {
             ActionError::NotFound => ProblemCode::NotFound,
             ActionError::NotRestartable(_) => ProblemCode::TaskNotRestartable,
             ActionError::ShuttingDown => ProblemCode::ShuttingDown,
+            ActionError::KafkaUnavailable(_) => ProblemCode::KafkaUnavailable,
         };
         Self::new(code, error.to_string())
     }

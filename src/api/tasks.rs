@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::dry_run::{self, DryRun, DryRunParameter};
 use super::extract::{self, NoBody, Params, TaskPath};
 use super::list::{Key, Paging, Scope, SortField};
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
-use super::{ActionError, ProblemCode, Shared, document};
+use super::{ActionError, ProblemCode, Shared, document, write};
 use crate::status::{Task, TaskState};
 use crate::topic::TopicName;
 
@@ -227,7 +228,12 @@ pub(super) async fn get_task(
     Params::of(&uri, "")?.finish()?;
     let snapshot = state.now();
     let task = snapshot.tasks.iter().find(|task| task.topic == topic && task.partition == partition);
-    task.cloned().map(Json).ok_or_else(|| ApiError::new(ProblemCode::NotFound, format!("there is no task for {topic}/{partition}")))
+    task.cloned().map(Json).ok_or_else(|| not_there(&topic, partition))
+}
+
+/// 404 for a task that is not there.
+pub(super) fn not_there(topic: &TopicName, partition: i32) -> ApiError {
+    ApiError::at(ProblemCode::NotFound, "/path/partition", format!("there is no task for {topic}/{partition}"))
 }
 
 /// Restarts one task
@@ -237,23 +243,42 @@ pub(super) async fn get_task(
     post,
     path = "/api/v1/tasks/{topic}/{partition}/restart",
     tag = "tasks",
-    params(("topic" = TopicName, Path, description = "The topic's name"), ("partition" = i32, Path, description = "The partition's number", minimum = 0)),
+    params(
+        ("topic" = TopicName, Path, description = "The topic's name"),
+        ("partition" = i32, Path, description = "The partition's number", minimum = 0),
+        DryRunParameter,
+    ),
     responses(
+        (status = 200, description = "What would happen, with `dry_run=true`", body = DryRun, headers(("x-request-id" = String, description = "The request's id"))),
         (status = 202, description = "The task in its new life", body = Task, headers(("x-request-id" = String, description = "The request's id"))),
         RestartProblems,
     ),
 )]
 pub(super) async fn restart_task(
     State(state): State<Shared>,
-    TaskPath(topic, partition): TaskPath,
+    path: Result<TaskPath, ApiError>,
     uri: Uri,
     headers: HeaderMap,
     _: NoBody,
-) -> Result<impl IntoResponse, ApiError> {
-    text::negotiate(&headers, &[Form::Json])?;
-    Params::of(&uri, "")?.finish()?;
+) -> Result<Response, ApiError> {
+    if write::dry_run(&uri, &headers)? {
+        return Ok(try_restart(&state, path).unwrap_or_else(DryRun::refused_by).into_response());
+    }
+    let TaskPath(topic, partition) = path?;
     let task = in_time(state.actions.restart_task(&topic, partition)).await?;
-    Ok((StatusCode::ACCEPTED, Json(task)))
+    Ok((StatusCode::ACCEPTED, Json(task)).into_response())
+}
+
+fn try_restart(state: &Shared, path: Result<TaskPath, ApiError>) -> Result<DryRun, ApiError> {
+    let TaskPath(name, partition) = path?;
+    let snapshot = state.now();
+    let task = snapshot.tasks.iter().find(|task| task.topic == name && task.partition == partition);
+    let task = task.ok_or_else(|| not_there(&name, partition))?;
+    if !dry_run::is_restartable(task) {
+        return Err(ActionError::NotRestartable(task.state).into());
+    }
+    let topic = write::shown(&snapshot, &name).ok_or_else(|| write::not_named(&name))?;
+    Ok(DryRun::of_restart(&topic, &[task]))
 }
 
 /// The outcome of an action, or that it is not known.

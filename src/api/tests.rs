@@ -1,7 +1,7 @@
 //! The API through its router, over hand-made snapshots: every path, every problem it can give, hostile requests; every answer is checked against the document's schemas.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use super::{ActionError, Actions, ApiState, ProblemCode, RestartedPartition, StaticInfo, document, router};
+use super::write_tests::{Mood, MoodyStore, StubOutlook};
+use super::{ActionError, Actions, ApiState, ProblemCode, RestartedPartition, RewindTo, RewoundPartition, StaticInfo, document, router};
 use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
 use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
@@ -24,7 +25,7 @@ use crate::status::{
 };
 use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicSpec};
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     TopicName::new(text).expect("a topic name")
 }
 
@@ -32,7 +33,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
-fn noon() -> Timestamp {
+pub(super) fn noon() -> Timestamp {
     at("2026-11-01T12:00:00Z")
 }
 
@@ -40,7 +41,7 @@ fn reason(code: ReasonCode) -> Reason {
     Reason { code, message: "it\nbroke".to_owned(), remedy: "repair it".to_owned(), since_at: noon() }
 }
 
-fn task(topic: &str, partition: i32, state: TaskState, lag: Option<i64>) -> Task {
+pub(super) fn task(topic: &str, partition: i32, state: TaskState, lag: Option<i64>) -> Task {
     let health = match state {
         TaskState::Failed | TaskState::Stalled => Health::Down,
         TaskState::Backoff | TaskState::Waiting => Health::Degraded,
@@ -79,7 +80,7 @@ fn task(topic: &str, partition: i32, state: TaskState, lag: Option<i64>) -> Task
     }
 }
 
-fn topic(text: &str, state: TaskState, lag: Option<i64>, kind: SourceKind) -> Topic {
+pub(super) fn topic(text: &str, state: TaskState, lag: Option<i64>, kind: SourceKind) -> Topic {
     Topic {
         name: name(text),
         spec: TopicSpec::default(),
@@ -119,7 +120,7 @@ fn component(name: &str, state: TaskState) -> Component {
     }
 }
 
-fn source(kind: SourceKind, status: SourceStatus) -> Source {
+pub(super) fn source(kind: SourceKind, status: SourceStatus) -> Source {
     let error = (status == SourceStatus::Error).then(|| SourceError { message: "malformed".to_owned(), line: Some(3), since_at: noon() });
     Source {
         kind,
@@ -134,7 +135,7 @@ fn source(kind: SourceKind, status: SourceStatus) -> Source {
     }
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     Snapshot {
         taken_at: noon(),
         topics: vec![
@@ -163,6 +164,7 @@ fn snapshot() -> Snapshot {
         invariant_violations: BTreeMap::new(),
         needs_restart: vec!["kafka".to_owned()],
         warnings: vec!["the group has another member".to_owned()],
+        store_revision: 0,
         first_list: true,
         draining: false,
         assignments: BTreeMap::new(),
@@ -216,6 +218,16 @@ impl Actions for StubActions {
             RestartedPartition { partition: 1, incarnation: None, error: Some("paused".to_owned()) },
         ];
         Box::pin(async move { Ok(rows) })
+    }
+
+    fn rewind<'a>(
+        &'a self,
+        _: &'a TopicName,
+        _: Option<Vec<i32>>,
+        _: RewindTo,
+        _: bool,
+    ) -> BoxFuture<'a, Result<Vec<RewoundPartition>, ActionError>> {
+        Box::pin(async { Err(ActionError::ShuttingDown) })
     }
 }
 
@@ -281,7 +293,7 @@ impl DeadLetters for StubLetters {
 }
 
 fn broken() -> Error {
-    Error::Unavailable { what: "read".to_owned(), source: "planted-secret".into() }
+    Error::Unavailable { what: "read".to_owned(), remedy: "look at the store", source: "planted-secret".into() }
 }
 
 pub(super) fn state() -> ApiState {
@@ -292,6 +304,9 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
     let letters: Vec<DeadLetter> = (0..40).map(|offset| letter("orders", offset, &[b'x'; 5000])).chain([letter("other", 1, b"small")]).collect();
     ApiState {
         snapshot: watch::channel(Arc::new(snapshot)).1,
+        desired: watch::channel(None).1,
+        store: Arc::new(MoodyStore::new(Mood::Deaf)),
+        outlook: Arc::new(StubOutlook::default()),
         dead_letters: Arc::new(StubLetters(letters)),
         actions: Arc::new(StubActions),
         info: Arc::new(StaticInfo {
@@ -313,33 +328,33 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
 }
 
 /// An answer, read to its end.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a readable header"))
     }
 
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("UTF-8")
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    fn names(&self, field: &str) -> Vec<String> {
+    pub(super) fn names(&self, field: &str) -> Vec<String> {
         let json = self.json();
         let items = json["items"].as_array().expect("a list");
         items.iter().map(|item| item[field].as_str().map_or_else(|| item[field].to_string(), ToOwned::to_owned)).collect()
     }
 }
 
-async fn send(state: &ApiState, request: Request<Body>) -> Answer {
+pub(super) async fn send(state: &ApiState, request: Request<Body>) -> Answer {
     let response = router(state.clone()).oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.expect("a body").to_vec();
@@ -363,8 +378,9 @@ async fn get(path: &str) -> Answer {
 }
 
 /// Checks that the answer is one that the document declares for the operation, of the declared type and schema.
-fn assert_declared(method: &str, template: &str, answer: &Answer) {
-    let document = serde_json::to_value(document()).expect("a document");
+pub(super) fn assert_declared(method: &str, template: &str, answer: &Answer) {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    let document = DOCUMENT.get_or_init(|| serde_json::to_value(document()).expect("a document"));
     let status = answer.status.as_u16().to_string();
     let response = &document["paths"][template][method.to_lowercase()]["responses"][&status];
     assert!(response.is_object(), "{method} {template} does not declare {status}: {}", answer.text());
@@ -385,7 +401,7 @@ fn assert_declared(method: &str, template: &str, answer: &Answer) {
     assert!(errors.is_empty(), "{method} {template} {status}: {errors:?}\n{json:#}");
 }
 
-fn assert_problem(answer: &Answer, code: ProblemCode) {
+pub(super) fn assert_problem(answer: &Answer, code: ProblemCode) {
     assert_eq!(answer.status, code.status(), "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let json = answer.json();
@@ -407,6 +423,8 @@ async fn every_read_answers_as_declared() {
         ("/api/v1/events", "/api/v1/events"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
         ("/api/v1/dead-letters/{id}", "/api/v1/dead-letters/other:0:1"),
+        ("/api/v1/changes", "/api/v1/changes"),
+        ("/api/v1/kafka/topics", "/api/v1/kafka/topics"),
         ("/api/v1/sources", "/api/v1/sources"),
         ("/api/v1/info", "/api/v1/info"),
         ("/livez", "/livez"),
@@ -426,7 +444,9 @@ async fn every_read_answers_as_declared() {
 
 #[tokio::test]
 async fn every_list_says_whose_view_it_is() {
-    for path in ["/api/v1/topics", "/api/v1/tasks", "/api/v1/events", "/api/v1/dead-letters", "/api/v1/sources"] {
+    for path in
+        ["/api/v1/topics", "/api/v1/tasks", "/api/v1/events", "/api/v1/dead-letters", "/api/v1/changes", "/api/v1/kafka/topics", "/api/v1/sources"]
+    {
         let json = get(path).await.json();
         assert_eq!(json["scope"], "instance", "{path}");
         assert!(json.get("next").is_some_and(Value::is_null), "{path}");
@@ -750,6 +770,12 @@ async fn wrong_parameters_are_named() {
         ("/api/v1/dead-letters", "since=yesterday", "/query/since"),
         ("/api/v1/dead-letters", "until=", "/query/until"),
         ("/api/v1/dead-letters", "cursor=e30", "/query/cursor"),
+        ("/api/v1/changes", "topic=a%2Fb", "/query/topic"),
+        ("/api/v1/changes", "limit=0", "/query/limit"),
+        ("/api/v1/changes", "cursor=e30", "/query/cursor"),
+        ("/api/v1/changes", "sort=at", "/query/sort"),
+        ("/api/v1/kafka/topics", "sort=size", "/query/sort"),
+        ("/api/v1/kafka/topics", "state=running", "/query/state"),
         ("/api/v1/info", "x=1", "/query/x"),
         ("/api/v1/sources", "limit=1", "/query/limit"),
     ] {
@@ -838,6 +864,8 @@ async fn a_wrong_method_names_the_right_ones() {
         ("GET", "/api/v1/tasks/orders/0/restart", "POST"),
         ("POST", "/healthz", "GET,HEAD"),
         ("POST", "/", "GET,HEAD"),
+        ("POST", "/api/v1/topics/orders", "GET,HEAD,PUT,PATCH,DELETE"),
+        ("GET", "/api/v1/topics/orders/pause", "PUT,DELETE"),
     ] {
         let answer = ask(&state(), method, path, &[]).await;
         assert_problem(&answer, ProblemCode::MethodNotAllowed);
@@ -863,6 +891,8 @@ async fn a_form_that_does_not_exist_is_406_but_never_for_probes_and_metrics() {
         ("/api/v1/tasks", "/api/v1/tasks"),
         ("/api/v1/events", "/api/v1/events"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
+        ("/api/v1/changes", "/api/v1/changes"),
+        ("/api/v1/kafka/topics", "/api/v1/kafka/topics"),
         ("/api/v1/info", "/api/v1/info"),
         ("/api/v1/sources", "/api/v1/sources"),
     ] {

@@ -2,17 +2,18 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::dry_run::{self, DryRun, DryRunParameter};
 use super::extract::{self, NoBody, Params, TopicPath};
 use super::list::{Key, Paging, Scope, SortField};
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
-use super::{ProblemCode, RestartedPartition, Shared, document};
-use crate::status::{TaskState, Topic};
+use super::{RestartedPartition, Shared, document, write};
+use crate::status::{Task, TaskState, Topic};
 use crate::topic::{SourceKind, TopicName};
 
 /// A page of topics.
@@ -144,7 +145,8 @@ impl TopicsQuery {
     }
 }
 
-const SOURCE_KINDS: [SourceKind; 3] = [SourceKind::File, SourceKind::Etcd, SourceKind::Store];
+/// Every kind of source.
+pub(super) const SOURCE_KINDS: [SourceKind; 3] = [SourceKind::File, SourceKind::Etcd, SourceKind::Store];
 
 /// The kind of a source on the wire.
 pub(super) fn source_kind(kind: SourceKind) -> &'static str {
@@ -222,19 +224,11 @@ fn table(topics: &[&Topic], next: Option<&str>) -> String {
         ItemProblems,
     ),
 )]
-pub(super) async fn get_topic(
-    State(state): State<Shared>,
-    TopicPath(name): TopicPath,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<impl IntoResponse, ApiError> {
+pub(super) async fn get_topic(State(state): State<Shared>, TopicPath(name): TopicPath, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     text::negotiate(&headers, &[Form::Json])?;
     Params::of(&uri, "")?.finish()?;
-    let snapshot = state.now();
-    let topic = snapshot.topics.iter().find(|topic| topic.name == name).ok_or_else(|| not_managed(&name))?;
-    let stored = topic.sources.iter().find(|source| source.kind == SourceKind::Store);
-    let revision = stored.and_then(|source| source.revision).unwrap_or(0);
-    Ok(([(header::ETAG, format!("\"r{revision}\""))], Json(topic.clone())))
+    let topic = write::shown(&state.now(), &name).ok_or_else(|| write::not_named(&name))?;
+    Ok(write::topic_answer(StatusCode::OK, topic, true))
 }
 
 /// Restarts every task of a topic
@@ -244,28 +238,39 @@ pub(super) async fn get_topic(
     post,
     path = "/api/v1/topics/{topic}/restart",
     tag = "topics",
-    params(("topic" = TopicName, Path, description = "The topic's name")),
+    params(("topic" = TopicName, Path, description = "The topic's name"), DryRunParameter),
     responses(
+        (status = 200, description = "What would happen, with `dry_run=true`", body = DryRun, headers(("x-request-id" = String, description = "The request's id"))),
         (status = 202, description = "What became of each task", body = RestartList, headers(("x-request-id" = String, description = "The request's id"))),
         RestartProblems,
     ),
 )]
 pub(super) async fn restart_topic(
     State(state): State<Shared>,
-    TopicPath(name): TopicPath,
+    path: Result<TopicPath, ApiError>,
     uri: Uri,
     headers: HeaderMap,
     _: NoBody,
-) -> Result<impl IntoResponse, ApiError> {
-    text::negotiate(&headers, &[Form::Json])?;
-    Params::of(&uri, "")?.finish()?;
+) -> Result<Response, ApiError> {
+    if write::dry_run(&uri, &headers)? {
+        return Ok(try_restart(&state, path).into_response());
+    }
+    let TopicPath(name) = path?;
     if !state.now().topics.iter().any(|topic| topic.name == name) {
-        return Err(not_managed(&name));
+        return Err(write::not_named(&name));
     }
     let items = super::tasks::in_time(state.actions.restart_topic(&name)).await?;
-    Ok((StatusCode::ACCEPTED, Json(RestartList { items })))
+    Ok((StatusCode::ACCEPTED, Json(RestartList { items })).into_response())
 }
 
-fn not_managed(name: &TopicName) -> ApiError {
-    ApiError::new(ProblemCode::NotFound, format!("no source names the topic {name}"))
+fn try_restart(state: &Shared, path: Result<TopicPath, ApiError>) -> DryRun {
+    let snapshot = state.now();
+    let found = path.and_then(|TopicPath(name)| write::shown(&snapshot, &name).ok_or_else(|| write::not_named(&name)));
+    let topic = match found {
+        Ok(topic) => topic,
+        Err(error) => return DryRun::refused_by(error),
+    };
+    let is_meant = |task: &&Task| task.topic == topic.name && dry_run::is_restartable(task);
+    let tasks: Vec<&Task> = snapshot.tasks.iter().filter(is_meant).collect();
+    DryRun::of_restart(&topic, &tasks)
 }

@@ -22,6 +22,7 @@ prerequisites: ## checks what the tests need; as root installs what is missing
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --locked --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --locked --test real $(FEATURES) -- -D warnings
 
 doc: ## the documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps $(FEATURES)
@@ -29,10 +30,10 @@ doc: ## the documentation builds without a warning
 test-hermetic: ## unit and integration tests that need nothing but this machine
 	cargo test --locked $(FEATURES)
 
-servers: ## fetches the real servers
-	@bash tests/servers/fetch.sh kafka elasticsearch
+servers: ## fetches the real servers, and builds etcd 3.6 where there is a Go for it
+	@bash tests/servers/fetch.sh kafka elasticsearch etcd etcd-3.6
 
-test-real: ## the same program against a real Kafka and a real Elasticsearch
+test-real: ## the same program against a real Kafka, Elasticsearch and etcd
 	cargo test --locked $(FEATURES) --test real
 
 bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka

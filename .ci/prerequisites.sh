@@ -18,6 +18,13 @@ java_version() {
     printf '%s' "${text:-0}"
 }
 
+# Whether google/protobuf/*.proto are where protoc looks for them.
+has_protobuf_descriptions() {
+    local folder
+    folder=$(dirname "$(command -v protoc || printf /usr/bin/protoc)")/../include
+    [ -e "$folder/google/protobuf/struct.proto" ]
+}
+
 find_missing() {
     missing=()
     need_command gcc gcc
@@ -25,11 +32,16 @@ find_missing() {
     need_command make make
     need_command pkg-config pkg-config
     { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing+=(libssl-dev)
+    # The build script of the etcd client runs protoc and imports descriptions that come in a package of their own.
+    need_command protoc protobuf-compiler
+    has_protobuf_descriptions || missing+=(libprotobuf-dev)
     [ "$scope" = everything ] || return 0
     [ "$(java_version)" -ge "$lowest_java" ] || missing+=(default-jre-headless)
     need_command mvn maven
     need_command unzip unzip
     need_command flock util-linux
+    need_command etcd etcd-server
+    need_command etcdctl etcd-client
 }
 
 check_rust() {

@@ -11,6 +11,7 @@
 //! | topics, offsets, reading back | [`kafka`] |
 //! | producing with a ledger | [`producer`] |
 //! | indices and documents | [`elasticsearch`] |
+//! | an etcd of one's own, its faults and keys | [`etcd`] |
 //! | complete, single, commit-safe, right content | [`checker`] |
 //! | the program under test | [`drover`] |
 #![allow(dead_code, reason = "each test target uses its own part")]
@@ -18,6 +19,7 @@
 pub mod checker;
 pub mod drover;
 pub mod elasticsearch;
+pub mod etcd;
 pub mod http;
 pub mod kafka;
 pub mod process;

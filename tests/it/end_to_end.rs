@@ -77,13 +77,19 @@ impl Broker {
         // Compressed, because the cluster keeps only so many bytes.
         settings.set("test.mock.num.brokers", "1").set("compression.type", "zstd").set("message.max.bytes", "4000000").set("linger.ms", "5");
         let producer: FutureProducer = settings.create().expect("a mock cluster");
+        let broker = Self { producer, ledger: BTreeMap::new() };
+        // Without this the first member of a group waits three seconds for others.
+        broker.delay_the_first_join(0);
+        broker
+    }
+
+    /// How long the first member of a group waits for others.
+    fn delay_the_first_join(&self, milliseconds: i32) {
         // SAFETY: the cluster belongs to the producer's client, which lives; the call only stores a number.
         unsafe {
-            let cluster = rdkafka::bindings::rd_kafka_handle_mock_cluster(producer.client().native_ptr());
-            // Without this the first member of a group waits three seconds for others.
-            rdkafka::bindings::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+            let cluster = rdkafka::bindings::rd_kafka_handle_mock_cluster(self.producer.client().native_ptr());
+            rdkafka::bindings::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, milliseconds);
         }
-        Self { producer, ledger: BTreeMap::new() }
     }
 
     fn cluster(&self) -> MockCluster<'_, FutureProducerContext<DefaultClientContext>> {
@@ -286,6 +292,19 @@ struct App {
 impl App {
     fn request(&self, method: &str, path: &str) -> Answer {
         http::send(method, &format!("{}{path}", self.url), &[("accept", "application/json")], None)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    fn put(&self, path: &str, body: &str) -> Answer {
+        self.send("PUT", path, body)
+    }
+
+    fn post(&self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, body)
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+        http::send(method, &format!("{}{path}", self.url), &[("content-type", "application/json")], Some(body.as_bytes().to_vec()))
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
@@ -632,7 +651,7 @@ fn a_second_instance_on_the_same_data_dir_is_refused_and_the_first_goes_on() {
     let first = world.start();
     let error = world.ended(world.launch()).expect_err("the folder is in use");
     assert_eq!(error.exit_code(), 1);
-    let text = app::chain(&error);
+    let text = drover::causes::chain(&error);
     let data_dir = world.folder.path().join("data");
     assert!(text.contains(&data_dir.display().to_string()) && text.contains("another drover uses this data_dir"), "{text}");
     world.produce_numbers("orders", 0..10);
@@ -662,6 +681,63 @@ fn a_stop_with_an_unreachable_sink_ends_in_time_and_names_what_is_left() {
     world.stub = world.runtime().block_on(StubServer::start_at(address));
     let app = world.start();
     world.await_indexed("orders");
+    assert_eq!(world.stop(app).0, End::Clean);
+}
+
+#[test]
+fn topics_that_come_while_the_group_is_joined_do_not_end_the_process() {
+    let mut world = World::new(&[("first", 1)]);
+    world.broker.delay_the_first_join(3000);
+    // The mock cluster lets members that join again wait for the session timeout less a second.
+    world.configure_with("[{topic: first, format: json}]", "10s", SHORT_SESSION);
+    let app = world.start();
+    wait_until("the first topic is looked up", SOON, || (app.status("first")["partitions"] == 1).then_some(()));
+    // Created now, so that the member has no metadata of them.
+    for topic in ["second", "third"] {
+        world.broker.create_topic(topic, 1);
+        assert_eq!(app.put(&format!("/api/v1/topics/{topic}"), r#"{"format": "json"}"#).status, 201);
+    }
+    for topic in ["first", "second", "third"] {
+        world.produce_numbers(topic, 0..10);
+        world.await_indexed(topic);
+    }
+    assert_eq!(world.stop(app).0, End::Clean);
+}
+
+#[test]
+fn a_rewind_reads_the_same_documents_again_and_a_forward_one_is_counted() {
+    let mut world = World::new(&[("orders", 2)]);
+    world.configure("[{topic: orders, format: json}]");
+    let app = world.start();
+    world.produce_numbers("orders", 0..40);
+    world.await_caught_up(&app, "orders");
+    assert_eq!(world.indexed("orders"), world.broker.ids("orders"));
+
+    let body = r#"{"to": {"offset": 5}, "partitions": [1]}"#;
+    let planned = app.post("/api/v1/topics/orders/rewind?dry_run=true", body);
+    assert_eq!((planned.status, &planned.json()["items"][0]["records"]), (200, &15.into()), "{}", planned.text());
+    let done = app.post("/api/v1/topics/orders/rewind", body);
+    assert_eq!((done.status, done.json()), (202, planned.json()));
+    wait_until("the records were read again", SOON, || (app.task("orders", 1)["indexed_total"] == 35).then_some(()));
+    assert_eq!((app.task("orders", 0)["indexed_total"].clone(), app.task("orders", 1)["restarts_total"].clone()), (20.into(), 0.into()));
+    world.await_caught_up(&app, "orders");
+    assert_eq!(world.indexed("orders"), world.broker.ids("orders"));
+
+    // Past records that come while the topic is paused.
+    assert_eq!(app.put("/api/v1/topics/orders/pause", "{}").status, 200);
+    wait_until("the tasks have stopped", SOON, || (app.task("orders", 0)["state"] == "paused").then_some(()));
+    world.produce_numbers("orders", 40..60);
+    let skipped = app.post("/api/v1/topics/orders/rewind", r#"{"to": "latest"}"#);
+    let rows = skipped.json()["items"].as_array().cloned().unwrap_or_default();
+    assert!(rows.len() == 2 && rows.iter().all(|row| row["records"] == -10 && row["error"].is_null()), "{}", skipped.text());
+    assert_eq!(app.request("DELETE", "/api/v1/topics/orders/pause").status, 204);
+    world.produce_numbers("orders", 60..62);
+    wait_until("what comes later is indexed", SOON, || (world.indexed("orders").len() == 42).then_some(()));
+    let status = app.status("orders");
+    assert_eq!((&status["skipped_total"], &status["lag"]), (&20.into(), &0.into()), "{status}");
+    let changes = app.get("/api/v1/changes?topic=orders");
+    let actions: Vec<&str> = changes["items"].as_array().expect("items").iter().filter_map(|change| change["action"].as_str()).collect();
+    assert_eq!(actions, ["resume", "rewind", "pause", "rewind"]);
     assert_eq!(world.stop(app).0, End::Clean);
 }
 

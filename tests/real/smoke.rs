@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::etcd::{Etcd, Version};
 use crate::harness::producer::{Producer, Record, hash};
 use crate::harness::servers;
 use crate::harness::wait::wait_until;
@@ -109,4 +110,41 @@ fn servers_that_were_stopped_or_killed_come_back_with_what_they_had() {
     let values: Vec<_> = servers.kafka.read_all("smoke-restart").into_iter().filter_map(|record| record.value).collect();
     assert_eq!(values, [b"before".to_vec(), b"meanwhile".to_vec()]);
     wait_until("the document is there again", Duration::from_secs(20), || (servers.elasticsearch.count("smoke-restart") == 1).then_some(()));
+}
+
+/// Every fault that the tests of the desired state use, on one version of etcd.
+fn etcd_faults(version: Version) {
+    let etcd = Etcd::start(version, &["--quota-backend-bytes=16777216"]);
+    etcd.put("smoke/a", r#"[{"path": "x"}]"#);
+    etcd.put_bytes("smoke/b", &[0xff, b'\n']);
+    assert_eq!(etcd.get("smoke/a").map(|entry| entry.value).as_deref(), Some(r#"[{"path": "x"}]"#));
+    assert_eq!(etcd.get_prefix("smoke/").into_keys().collect::<Vec<_>>(), ["smoke/a", "smoke/b"]);
+    let before = etcd.revision();
+    etcd.kill();
+    assert!(etcd.try_etcdctl(&["--command-timeout=1s", "put", "smoke/c", "refused"], None).is_err());
+    etcd.start_again();
+    assert_eq!(etcd.revision(), before);
+    etcd.compact();
+    assert!(etcd.try_etcdctl(&["get", "smoke/a", &format!("--rev={}", before - 1)], None).is_err_and(|reason| reason.contains("compacted")));
+    etcd.fill();
+    assert!(etcd.try_put("smoke/c", b"refused").is_err_and(|reason| reason.contains("database space exceeded")));
+    etcd.make_room();
+    etcd.put("smoke/c", "taken");
+    etcd.pause();
+    assert!(etcd.try_etcdctl(&["--command-timeout=1s", "put", "smoke/d", "late"], None).is_err());
+    etcd.resume();
+    etcd.start_empty();
+    assert_eq!((etcd.get_prefix("smoke/").len(), etcd.revision()), (0, 1));
+}
+
+#[test]
+fn faults_of_the_systems_etcd_are_real_ones() {
+    etcd_faults(Version::System);
+}
+
+#[test]
+fn faults_of_the_built_etcd_are_real_ones() {
+    if Version::Built.is_there() {
+        etcd_faults(Version::Built);
+    }
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Fetches test servers from Maven Central into a shared folder and prints the folder of each, one a line, on stdout.
+# Fetches or builds test servers into a shared folder and prints the folder of each, one a line, on stdout.
 #
-#   tests/servers/fetch.sh kafka elasticsearch        also: opensearch, elasticsearch-9
+#   tests/servers/fetch.sh kafka elasticsearch etcd etcd-3.6        also: opensearch, elasticsearch-9
 #
-# The folder is ${DROVER_TEST_SERVERS:-/var/tmp/drover-test-servers}/NAME-VERSION. It is complete or absent: an interrupted fetch leaves only a temporary folder, which the
-# next one removes. Everything in it can be read by every user, because the servers run as an unprivileged one.
+# From Maven Central: Kafka, Elasticsearch, OpenSearch. Their folder is ${DROVER_TEST_SERVERS:-/var/tmp/drover-test-servers}/NAME-VERSION. It is complete or absent: an interrupted
+# fetch leaves only a temporary folder, which the next one removes. Everything in it can be read by every user, because the servers run as an unprivileged one.
+#
+# etcd is the system's packages etcd-server and etcd-client (3.4 on Debian 12), which .ci/prerequisites.sh installs; its line is the folder of the program. etcd-3.6 is built by Go from
+# the module proxy into a folder as above. Without a Go of 1.24 or newer it is left out, with a message and an empty line; with CI set that is a failure.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,8 +16,14 @@ kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here
 elasticsearch_version=8.19.0
 elasticsearch_9_version=9.1.0
 opensearch_version=3.4.0
+built_etcd_version=$(sed -n 's:^require go.etcd.io/etcd/server/v3 v\(.*\):\1:p' "$here/etcd/go.mod")
+lowest_go_minor=24
 
 say() { printf '%s\n' "fetch: $*" >&2; }
+
+need() {
+    command -v "$1" >/dev/null || { say "$1 is missing; run: bash .ci/prerequisites.sh"; exit 1; }
+}
 
 maven() { mvn --batch-mode --quiet -Dstyle.color=never "$@" >&2; }
 
@@ -33,18 +42,26 @@ fetch_zip() {
     ls "$1"/bin >/dev/null
 }
 
-# fetch NAME VERSION SIZE COMMAND [ARGUMENT]: runs COMMAND TEMPORARY_FOLDER [ARGUMENT] unless the folder exists, and prints the folder.
+# Fills the folder $1 with the program etcd. Nothing is written beside the sources, so that they may belong to someone else.
+build_etcd() {
+    go -C "$here/etcd" build -mod=readonly -trimpath -o "$1/etcd" . >&2
+    "$1/etcd" --version >&2
+}
+
+# fetch NAME VERSION HOW COMMAND [ARGUMENT]: runs COMMAND TEMPORARY_FOLDER [ARGUMENT] unless the folder exists, and prints the folder.
 fetch() {
-    local name=$1 version=$2 size=$3
+    local name=$1 version=$2 how=$3
     shift 3
     local command=$1 argument=${2:-} target="$cache/$name-$version" temporary
     if [ ! -d "$target" ]; then
+        mkdir -p "$cache"
+        chmod a+rx "$cache"
         exec 9>"$cache/.lock"
         flock 9
         if [ ! -d "$target" ]; then
             rm -rf "$cache/.partial-$name-$version".*
             temporary=$(mktemp -d "$cache/.partial-$name-$version.XXXXXX")
-            say "downloading $name $version ($size) with Maven into $target"
+            say "$how $name $version into $target"
             "$command" "$temporary" $argument
             chmod -R a+rX "$temporary"
             mv -T "$temporary" "$target"
@@ -55,25 +72,59 @@ fetch() {
     printf '%s\n' "$target"
 }
 
+fetch_from_maven() {
+    need mvn
+    need unzip
+    local name=$1 version=$2 size=$3
+    shift 3
+    fetch "$name" "$version" "downloading ($size) with Maven" "$@"
+}
+
+# Prints the folder of the system's etcd.
+system_etcd() {
+    need etcd
+    need etcdctl
+    dirname "$(command -v etcd)"
+}
+
+# Whether there is a Go that can build etcd.
+has_go() {
+    local minor
+    command -v go >/dev/null || return 1
+    minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge "$lowest_go_minor" ]
+}
+
+built_etcd() {
+    if [ -d "$cache/etcd-$built_etcd_version" ] || has_go; then
+        fetch etcd "$built_etcd_version" "building (one to three minutes) with Go" build_etcd
+        return
+    fi
+    if [ -n "${CI:-}" ]; then
+        say "etcd $built_etcd_version cannot be built: CI needs Go 1.$lowest_go_minor or newer on the path"
+        exit 1
+    fi
+    say "LEFT OUT: etcd $built_etcd_version, because there is no Go 1.$lowest_go_minor or newer on the path; the tests run against the system's etcd only"
+    printf '\n'
+}
+
 if [ $# -eq 0 ]; then
-    say "name at least one of: kafka elasticsearch elasticsearch-9 opensearch"
+    say "name at least one of: kafka elasticsearch elasticsearch-9 opensearch etcd etcd-3.6"
     exit 2
 fi
-for tool in mvn unzip flock; do
-    command -v "$tool" >/dev/null || { say "$tool is missing; run: bash .ci/prerequisites.sh"; exit 1; }
-done
+need flock
 umask 022
-mkdir -p "$cache"
-chmod a+rx "$cache"
 for name in "$@"; do
     case $name in
-        kafka) fetch kafka "$kafka_version" "about 54 MB, 93 jars" fetch_kafka ;;
+        kafka) fetch_from_maven kafka "$kafka_version" "about 54 MB, 93 jars" fetch_kafka ;;
         elasticsearch)
-            fetch elasticsearch "$elasticsearch_version" "about 97 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_version" ;;
+            fetch_from_maven elasticsearch "$elasticsearch_version" "about 97 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_version" ;;
         elasticsearch-9)
-            fetch elasticsearch "$elasticsearch_9_version" "about 100 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_9_version" ;;
+            fetch_from_maven elasticsearch "$elasticsearch_9_version" "about 100 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_9_version" ;;
         opensearch)
-            fetch opensearch "$opensearch_version" "about 133 MB" fetch_zip "org.opensearch.distribution.integ-test-zip:opensearch:$opensearch_version" ;;
+            fetch_from_maven opensearch "$opensearch_version" "about 133 MB" fetch_zip "org.opensearch.distribution.integ-test-zip:opensearch:$opensearch_version" ;;
+        etcd) system_etcd ;;
+        etcd-3.6) built_etcd ;;
         *) say "no such server: $name"; exit 2 ;;
     esac
 done

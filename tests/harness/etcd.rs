@@ -1,0 +1,324 @@
+//! A real etcd with one member, and what tests ask of it. Everything here goes through `etcdctl`, around drover's own client.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::http;
+use super::process::{Process, RunFolder, User, free_port};
+use super::servers::fetched;
+use super::wait::try_wait_until;
+
+/// About a second on two idle cores.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// A clean stop takes a moment.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// For one command of `etcdctl`.
+const COMMAND_WITHIN: &str = "--command-timeout=10s";
+/// The data folder below the run folder.
+const DATA: &str = "data";
+
+/// Which etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The system's package: 3.4 on Debian 12.
+    System,
+    /// 3.6, built by Go.
+    Built,
+}
+
+impl Version {
+    /// The folder of the program. `None` where this version is left out, because nothing can build it.
+    fn home(self) -> Result<Option<PathBuf>, String> {
+        let name = match self {
+            Self::System => "etcd",
+            Self::Built => "etcd-3.6",
+        };
+        Ok(Some(fetched(name)?).filter(|folder| !folder.as_os_str().is_empty()))
+    }
+
+    /// Whether this version is there. When it is left out, that is printed.
+    pub fn is_there(self) -> bool {
+        let home = self.home().unwrap_or_else(|reason| panic!("{reason}"));
+        if home.is_none() {
+            eprintln!("LEFT OUT: etcd {self} is not there; see tests/servers/fetch.sh");
+        }
+        home.is_some()
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "of the system",
+            Self::Built => "3.6",
+        })
+    }
+}
+
+/// A real etcd with one member on free ports.
+#[derive(Debug)]
+pub struct Etcd {
+    home: PathBuf,
+    port: u16,
+    peer_port: u16,
+    options: Mutex<Vec<String>>,
+    process: Mutex<Option<Process>>,
+    // After the process: the folder goes last.
+    folder: RunFolder,
+}
+
+/// A key with its value, as etcd has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The value; bytes that are not UTF-8 are replaced.
+    pub value: String,
+    /// The revision of the last write.
+    pub mod_revision: i64,
+}
+
+impl Etcd {
+    /// Starts this version with options of its own, such as `--quota-backend-bytes=16777216`, and waits until it answers.
+    pub fn start(version: Version, options: &[&str]) -> Self {
+        Self::try_start(version, options).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    fn try_start(version: Version, options: &[&str]) -> Result<Self, String> {
+        let home = version.home()?.ok_or_else(|| format!("etcd {version} is not there"))?;
+        let folder = RunFolder::new("etcd", User::Unprivileged);
+        let options = Mutex::new(options.iter().map(|option| (*option).to_owned()).collect());
+        let etcd = Self { home, port: free_port(), peer_port: free_port(), options, process: Mutex::new(None), folder };
+        etcd.launch()?;
+        Ok(etcd)
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `127.0.0.1:PORT`, as the collector's `etcdconfig` names it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it cleanly.
+    pub fn stop(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while stopping").take() {
+            process.terminate(STOP_WITHIN);
+        }
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&self) {
+        if let Some(mut process) = self.process.lock().expect("no panic while killing").take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again with its data, on the same ports.
+    pub fn start_again(&self) {
+        self.launch().unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// Starts it again on the same ports with no data: a fresh cluster of the same id, since that is made from names and addresses, whose revisions begin at 1.
+    pub fn start_empty(&self) {
+        self.stop();
+        let data = self.data();
+        std::fs::remove_dir_all(&data).unwrap_or_else(|error| panic!("{}: {error}", data.display()));
+        self.start_again();
+    }
+
+    /// The same with a new cluster id.
+    pub fn start_empty_as_another_cluster(&self) {
+        self.options.lock().expect("no panic while changing options").push("--initial-cluster-token=another".to_owned());
+        self.start_empty();
+    }
+
+    /// The options of the next start.
+    pub fn set_options(&self, options: &[&str]) {
+        *self.options.lock().expect("no panic while changing options") = options.iter().map(|option| (*option).to_owned()).collect();
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while pausing").as_mut() {
+            process.pause();
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        if let Some(process) = self.process.lock().expect("no panic while resuming").as_mut() {
+            process.resume();
+        }
+    }
+
+    /// Runs `etcdctl` and returns what it prints. Panics when it fails.
+    #[track_caller]
+    pub fn etcdctl(&self, arguments: &[&str]) -> String {
+        self.try_etcdctl(arguments, None).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// Runs `etcdctl` with bytes for its standard input. The error is what it prints when it fails.
+    pub fn try_etcdctl(&self, arguments: &[&str], input: Option<&[u8]>) -> Result<String, String> {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").env_remove("ETCDCTL_ENDPOINTS");
+        command.arg(format!("--endpoints={}", self.url())).args(["--dial-timeout=5s", COMMAND_WITHIN]).args(arguments);
+        command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("etcdctl cannot be started: {error}; run: bash .ci/prerequisites.sh"))?;
+        if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
+            pipe.write_all(bytes).map_err(|error| format!("etcdctl does not read its input: {error}"))?;
+        }
+        let output = child.wait_with_output().map_err(|error| format!("etcdctl: {error}"))?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            return Err(format!("etcdctl {arguments:?} ended with {}: {printed}{}", output.status, String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(printed)
+    }
+
+    /// Puts a key.
+    #[track_caller]
+    pub fn put(&self, key: &str, value: &str) {
+        self.put_bytes(key, value.as_bytes());
+    }
+
+    /// Puts a key with any bytes.
+    #[track_caller]
+    pub fn put_bytes(&self, key: &str, value: &[u8]) {
+        self.try_put(key, value).unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// Puts a key, or says why that failed.
+    pub fn try_put(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        // Standard input takes any bytes, but not none.
+        let done = if value.is_empty() { self.try_etcdctl(&["put", key, ""], None) } else { self.try_etcdctl(&["put", key], Some(value)) };
+        done.map(|_| ())
+    }
+
+    /// Deletes a key.
+    #[track_caller]
+    pub fn delete(&self, key: &str) {
+        self.etcdctl(&["del", key]);
+    }
+
+    /// One key; `None` when it is not there.
+    #[track_caller]
+    pub fn get(&self, key: &str) -> Option<Entry> {
+        self.range(&["get", key]).remove(key)
+    }
+
+    /// All keys below a prefix.
+    #[track_caller]
+    pub fn get_prefix(&self, prefix: &str) -> BTreeMap<String, Entry> {
+        self.range(&["get", "--prefix", prefix])
+    }
+
+    /// The newest revision.
+    #[track_caller]
+    pub fn revision(&self) -> i64 {
+        let answer = self.json(&["get", "no-such-key"]);
+        answer["header"]["revision"].as_i64().unwrap_or_else(|| panic!("no revision in {answer}"))
+    }
+
+    /// Forgets every revision before the newest one.
+    #[track_caller]
+    pub fn compact(&self) {
+        self.etcdctl(&["compact", &self.revision().to_string()]);
+    }
+
+    /// Writes until the quota is reached and the alarm NOSPACE is raised.
+    #[track_caller]
+    pub fn fill(&self) {
+        let megabyte = vec![b'f'; 1 << 20];
+        for number in 0..200 {
+            if let Err(reason) = self.try_put(&format!("filling/{number}"), &megabyte) {
+                assert!(reason.contains("database space exceeded"), "{reason}");
+                return;
+            }
+        }
+        panic!("etcd takes 200 MB; start it with --quota-backend-bytes");
+    }
+
+    /// Makes room after [`Self::fill`] and ends the alarm.
+    #[track_caller]
+    pub fn make_room(&self) {
+        // Deleting and compacting are allowed under the alarm; only then can the file shrink.
+        self.etcdctl(&["del", "--prefix", "filling/"]);
+        self.compact();
+        self.etcdctl(&["defrag"]);
+        self.etcdctl(&["alarm", "disarm"]);
+    }
+
+    /// Its version as it says itself.
+    #[track_caller]
+    pub fn version(&self) -> String {
+        let answer = http::send("GET", &format!("{}/version", self.url()), &[], None).unwrap_or_else(|reason| panic!("{reason}")).json();
+        answer["etcdserver"].as_str().unwrap_or_else(|| panic!("no version in {answer}")).to_owned()
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        super::process::tail(&self.folder.path().join("etcd.log"), 60)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join(DATA)
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = vec!["--write-out=json"];
+        all.extend_from_slice(arguments);
+        let printed = self.etcdctl(&all);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
+    }
+
+    #[track_caller]
+    fn range(&self, arguments: &[&str]) -> BTreeMap<String, Entry> {
+        let answer = self.json(arguments);
+        let pairs = answer["kvs"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| {
+            let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).expect("base64");
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let entry = |pair: &Value| Entry { value: text(&pair["value"]), mod_revision: pair["mod_revision"].as_i64().expect("a revision") };
+        pairs.iter().map(|pair| (text(&pair["key"]), entry(pair))).collect()
+    }
+
+    fn launch(&self) -> Result<(), String> {
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let data: &Path = &self.folder.folder(DATA);
+        // etcd warns about a data folder that others can read.
+        std::fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(|error| format!("{}: {error}", data.display()))?;
+        let mut command = Command::new(self.home.join("etcd"));
+        command.arg("--name=test").arg(format!("--data-dir={}", data.display()));
+        command.arg(format!("--listen-client-urls={client}")).arg(format!("--advertise-client-urls={client}"));
+        command.arg(format!("--listen-peer-urls={peer}")).arg(format!("--initial-advertise-peer-urls={peer}"));
+        command.arg(format!("--initial-cluster=test={peer}")).args(["--logger=zap", "--log-level=warn"]);
+        command.args(self.options.lock().expect("no panic while changing options").iter());
+        let mut process = Process::start(&self.folder, "etcd", command);
+        let outcome = try_wait_until(START_WITHIN, || {
+            if let Some(status) = process.ended() {
+                return Some(Err(format!("etcd ended with {status} while starting:\n{}", process.log_tail())));
+            }
+            // Under an alarm it serves, but does not call itself healthy.
+            let answer = http::send("GET", &format!("{client}/version"), &[], None).ok()?;
+            let serves = answer.status == 200 && self.try_etcdctl(&["get", "no-such-key"], None).is_ok();
+            serves.then_some(Ok(()))
+        });
+        outcome.unwrap_or_else(|| Err(format!("etcd does not answer within {START_WITHIN:?}:\n{}", process.log_tail())))?;
+        *self.process.lock().expect("no panic while starting") = Some(process);
+        Ok(())
+    }
+}

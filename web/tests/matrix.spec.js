@@ -1,0 +1,105 @@
+// Every view in both languages and both themes: no accessibility finding, no missing word.
+
+import { calm, troubled } from './fixture/data.js';
+import { expect, expectAccessible, open, test } from './support.js';
+
+test.use({ mayBeRefused: true });
+
+const empty = () => ({ topics: [], tasks: [], checks: [] });
+
+/** Keys of the dictionaries look like `topics.caption`; one of them on the page is a text that is missing. */
+async function expectWords(page) {
+  const text = await page.locator('body').innerText();
+  const keys = text.match(/\b(?:health|verdict|state|column|reason|cause|field|value|form|preview|action|warning|problem|help|pause|remove|empty|failure|connection|interval|theme|exit|origin|source|sum|show)\.[a-z_]+\b/g) ?? [];
+  expect(keys.filter((key) => !key.startsWith('source.file/'))).toEqual([]);
+}
+
+for (const lang of ['en', 'zh-CN']) {
+  for (const colorScheme of ['light', 'dark']) {
+    test.describe(`${lang}, ${colorScheme}`, () => {
+      test.use({ colorScheme });
+      const check = async (page, what) => {
+        await expectAccessible(page, what);
+        await expectWords(page);
+      };
+
+      test('lists, well, unwell and empty', async ({ page, fixture }) => {
+        await open(page, fixture, `?lang=${lang}`);
+        await expect(page.locator('html')).toHaveAttribute('lang', lang);
+        await check(page, 'calm');
+        fixture.show(troubled());
+        await expect(page.locator('.verdict.is-down')).toBeVisible();
+        for (const name of ['orders', 'payments', 'sessions']) await page.getByRole('button', { name, exact: true }).click();
+        await expect(page.locator('.tasks')).toHaveCount(3);
+        await check(page, 'troubled, opened');
+        await page.locator('#filter').fill('nothing is called so');
+        await expect(page.locator('.empty')).toBeVisible();
+        await check(page, 'no match');
+        await page.locator('.empty button').click();
+        fixture.show(empty());
+        await expect(page.locator('.empty')).toBeVisible();
+        await check(page, 'empty');
+        await fixture.stop();
+        await expect(page.getByRole('alert')).toBeVisible();
+        await check(page, 'unreachable');
+        await fixture.start();
+      });
+
+      test('dialogs', async ({ page, fixture }) => {
+        await open(page, fixture, `?lang=${lang}`);
+        await page.locator('#add').click();
+        await page.locator('dialog input').first().fill('not legal!');
+        await expect(page.locator('dialog .error')).toBeVisible();
+        await check(page, 'add, refused');
+        await page.locator('dialog input').first().fill('returns');
+        await expect(page.locator('.preview')).toBeVisible();
+        await page.locator('dialog summary').click();
+        await check(page, 'add, previewed');
+        await page.keyboard.press('Escape');
+        await page.locator('.actions').nth(1).locator('button').nth(1).click();
+        await check(page, 'pause');
+        await page.keyboard.press('Escape');
+        await page.locator('.actions').nth(1).locator('button').nth(2).click();
+        await expect(page.locator('.preview')).toBeVisible();
+        await check(page, 'remove');
+        await page.keyboard.press('Escape');
+        await page.keyboard.press('?');
+        await check(page, 'help');
+      });
+    });
+  }
+}
+
+test('a chosen theme is kept and wins over the system', async ({ page, fixture }) => {
+  fixture.show(calm());
+  await open(page, fixture);
+  const ground = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  const light = await ground();
+  await page.getByLabel('Theme').selectOption('dark');
+  expect(await ground()).not.toBe(light);
+  await page.reload();
+  await expect(page.locator('#verdict')).toBeVisible();
+  expect(await ground()).not.toBe(light);
+  await page.getByLabel('Theme').selectOption('auto');
+  expect(await ground()).toBe(light);
+});
+
+test('a chosen language is kept', async ({ page, fixture }) => {
+  await open(page, fixture);
+  await page.getByLabel('Language').selectOption('zh-CN');
+  await expect(page.locator('#verdict')).toContainText('正常');
+  await expect(page.getByRole('row', { name: /orders/ })).toContainText('运行中');
+  await page.reload();
+  await expect(page.locator('#verdict')).toContainText('正常');
+  await expect(page).toHaveTitle(/正常/);
+});
+
+test('with forced colours every state still has its shape and word', async ({ page, fixture }) => {
+  await page.emulateMedia({ forcedColors: 'active' });
+  fixture.show(troubled());
+  await open(page, fixture);
+  for (const state of await page.locator('.state').all()) {
+    await expect(state.locator('svg')).toBeVisible();
+    expect((await state.innerText()).trim()).not.toBe('');
+  }
+});

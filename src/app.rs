@@ -290,7 +290,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         store: store.clone(),
         outlook: Arc::new(outlook::Ahead { lookups: lookups.clone(), store, consumer: consumer_handle.clone(), desired: desired.clone() }),
         dead_letters: dead_letters.clone(),
-        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), work, consumer: consumer_handle.clone(), lookups, snapshot }),
+        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), work: work.clone(), consumer: consumer_handle.clone(), lookups, snapshot }),
         info: Arc::new(StaticInfo {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -369,6 +369,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         file: file_views,
         topics: topics_views,
         tasks: tasks.clone(),
+        work,
         components: components.clone(),
         consumer: consumer_handle.clone(),
         ends: ends_views,

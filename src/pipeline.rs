@@ -55,6 +55,13 @@ impl PartitionWork {
     }
 }
 
+impl PartitionWork {
+    /// The counts of a partition that had a task in this process, whether or not it has one now.
+    pub fn known_progress(&self, key: &TopicPartition) -> Option<Arc<PartitionProgress>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+}
+
 impl Work for PartitionWork {
     type Key = TopicPartition;
     type Spec = PartitionSpec;

@@ -41,6 +41,7 @@ pub(super) struct Observer {
     pub(super) file: watch::Receiver<FileView>,
     pub(super) topics: watch::Receiver<Arc<TopicsView>>,
     pub(super) tasks: SupervisorHandle<PartitionWork>,
+    pub(super) work: Arc<PartitionWork>,
     pub(super) components: SupervisorHandle<Components>,
     pub(super) consumer: ConsumerHandle,
     pub(super) ends: watch::Receiver<Arc<EndsView>>,
@@ -184,14 +185,23 @@ impl Observer {
                     partition: partition.partition,
                     instance: self.instance.clone(),
                     slot: slot.map(slot_input),
-                    progress: slot.map(|slot| progress_input(&slot.progress)),
+                    progress: match slot {
+                        Some(slot) => Some(progress_input(&slot.progress)),
+                        // Without a task nothing is in work, but the counts are since the process started.
+                        None => self.work.known_progress(&partition).map(|progress| past_counts(&progress)),
+                    },
                     assignment: consumer.partitions.get(&partition).map(|view| partition_input(view, ends.ends.get(&partition).copied())),
                     kafka_trouble: kafka_trouble.clone(),
                     sink_trouble: sink_trouble.clone(),
                     paused_at,
                     records_per_second: rate,
                 };
-                let task = derive::task(input, now);
+                let mut task = derive::task(input, now);
+                if slot.is_none()
+                    && let Some(before) = row_of(previous, &partition)
+                {
+                    derive::keep_past(&mut task, before);
+                }
                 memories.rows.insert(partition, (task.state, task.since_at));
                 tasks.push(task);
             }
@@ -361,6 +371,23 @@ fn progress_input(progress: &PartitionProgress) -> ProgressInput {
         pending: progress.pending(),
         oldest_unsettled_seconds: progress.oldest_unsettled_seconds(),
     }
+}
+
+/// Only what counts since the process started.
+fn past_counts(progress: &PartitionProgress) -> ProgressInput {
+    ProgressInput {
+        indexed: progress.indexed(),
+        dead_lettered: progress.dead_lettered(),
+        skipped: progress.skipped(),
+        retried: progress.retried(),
+        ..ProgressInput::default()
+    }
+}
+
+/// A partition's row in a snapshot, whose rows are in order.
+fn row_of<'a>(snapshot: &'a Snapshot, partition: &TopicPartition) -> Option<&'a Task> {
+    let place = snapshot.tasks.binary_search_by(|task| (&task.topic, task.partition).cmp(&(&partition.topic, partition.partition)));
+    snapshot.tasks.get(place.ok()?)
 }
 
 fn partition_input(view: &PartitionView, high_watermark: Option<i64>) -> PartitionInput {

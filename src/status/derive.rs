@@ -203,6 +203,16 @@ pub fn task(input: TaskInput, now: Timestamp) -> Task {
     }
 }
 
+/// What a row without a life keeps of the row before: a paused topic's restarts and exits are no less true while nothing runs, and a counter that falls to 0 and comes back would be
+/// counted again by whoever watches it.
+pub fn keep_past(row: &mut Task, before: &Task) {
+    row.incarnation = before.incarnation;
+    row.restarts_total = before.restarts_total;
+    row.restarts_by_cause = before.restarts_by_cause.clone();
+    row.last_exit = before.last_exit.clone();
+    row.recent_exits = before.recent_exits.clone();
+}
+
 /// The table in the module's docs.
 fn find(input: &TaskInput) -> Finding {
     let slot = input.slot.as_ref();
@@ -511,6 +521,19 @@ mod tests {
             input.paused_at = Some(at(NOW - 30));
         });
         assert_eq!((row.state, row.health, row.reason, row.since_at), (TaskState::Paused, Health::Ok, None, at(NOW - 30)));
+    }
+
+    #[test]
+    fn a_paused_task_forgets_neither_its_restarts_nor_its_last_exit() {
+        let before = derived(|_| {});
+        let mut row = derived(|input| {
+            input.slot = None;
+            input.paused_at = Some(at(NOW - 1));
+        });
+        assert_eq!((row.restarts_total, row.last_exit.is_some()), (0, false));
+        keep_past(&mut row, &before);
+        assert_eq!((row.restarts_total, row.incarnation, &row.last_exit, &row.recent_exits), (1, 2, &before.last_exit, &before.recent_exits));
+        assert_eq!((row.state, &row.restarts_by_cause), (TaskState::Paused, &before.restarts_by_cause));
     }
 
     #[test]

@@ -726,6 +726,7 @@ fn a_rewind_reads_the_same_documents_again_and_a_forward_one_is_counted() {
     // Past records that come while the topic is paused.
     assert_eq!(app.put("/api/v1/topics/orders/pause", "{}").status, 200);
     wait_until("the tasks have stopped", SOON, || (app.task("orders", 0)["state"] == "paused").then_some(()));
+    assert_eq!(app.task("orders", 1)["indexed_total"], 35, "a paused task forgot what it had indexed");
     world.produce_numbers("orders", 40..60);
     let skipped = app.post("/api/v1/topics/orders/rewind", r#"{"to": "latest"}"#);
     let rows = skipped.json()["items"].as_array().cloned().unwrap_or_default();

@@ -190,8 +190,14 @@ fn source_check(source: &Source) -> Check {
     let name = source.detail.as_ref().map_or_else(|| format!("source/{kind}"), |detail| format!("source/{kind}/{detail}"));
     let (status, without_error, remedy) = match source.status {
         SourceStatus::Ok | SourceStatus::Disabled => return Check::well(name),
-        SourceStatus::Stale => (Health::Degraded, "it went back in time and waits for a confirmation", "confirm it if it was restored on purpose"),
-        SourceStatus::Error => (Health::Degraded, "it cannot be read", "its last good list stays in force; repair it"),
+        SourceStatus::Stale => (
+            Health::Degraded,
+            "it went back in time and waits for a confirmation",
+            "POST /api/v1/sources/store/confirm if it was replaced or restored on purpose",
+        ),
+        SourceStatus::Error => {
+            (Health::Degraded, "it cannot be read", "repair it; until then the last good list is in force, and drover looks again by itself")
+        }
     };
     Check {
         name,

@@ -1000,7 +1000,11 @@ async fn health_is_the_worst_of_everything() {
     let answer = ask(&degraded, "GET", "/healthz", &[]).await;
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "degraded\n"));
     let verbose = ask(&degraded, "GET", "/healthz?verbose", &[]).await;
-    assert!(verbose.text().contains("[!]source/file/config.yaml degraded: line 3: malformed: its last good list"), "{}", verbose.text());
+    assert!(
+        verbose.text().contains("[!]source/file/config.yaml degraded: line 3: malformed: repair it; until then the last good list"),
+        "{}",
+        verbose.text()
+    );
 
     let mut failed = snapshot();
     failed.topics[0] = topic("app_log", TaskState::Failed, None, SourceKind::File);

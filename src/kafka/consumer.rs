@@ -588,7 +588,14 @@ impl<'a> Session<'a> {
     }
 
     /// Moves a partition to `offset` and lets it be fetched. Records of before do not come any more.
+    ///
+    /// A closed partition only takes note of the offset: fetched now, its records would be dropped, and whoever opens it moves it.
     fn reposition(&mut self, key: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
+        if let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.closed) {
+            partition.position = offset;
+            partition.is_under_way = false;
+            return self.pause(key);
+        }
         let mut target = TopicPartitionList::with_capacity(1);
         let fill = target.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(offset));
         fill.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;

@@ -40,13 +40,9 @@ impl Session<'_> {
         partition.committed = Some(offset);
         partition.committed_at = Some(jiff::Timestamp::now());
         partition.is_under_way = false;
-        let is_closed = partition.closed;
         self.changed = true;
         info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved by an operator");
-        // Without a task nothing is fetched; whoever opens the partition moves it.
-        if !is_closed {
-            self.reposition(key, offset)?;
-        }
+        self.reposition(key, offset)?;
         Ok(Ok(before))
     }
 

@@ -64,6 +64,8 @@ pub struct ConsumerView {
 pub struct PartitionView {
     /// Grows with every assignment; results of an older epoch count no more.
     pub epoch: u64,
+    /// The UUID of the topic that it is read as, where the subscription names one.
+    pub topic_id: Option<String>,
     /// Where this assignment started.
     pub start: i64,
     /// The offset after the last record that was taken from librdkafka.

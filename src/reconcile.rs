@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::causes::chain;
 use crate::desired::store::{StoreError, TopicStore};
 use crate::desired::{Desired, DesiredTopic};
-use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, TopicLook, TopicPlan};
+use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, PartitionView, TopicLook, TopicPlan};
 use crate::pipeline::{PartitionSpec, PartitionWork};
 use crate::status::{Reason, ReasonCode, Recreation};
 use crate::supervisor::SupervisorHandle;
@@ -39,12 +39,21 @@ pub struct Actual {
     pub looks: BTreeMap<TopicName, TopicLook>,
     /// The durable facts of admitted topics.
     pub facts: BTreeMap<TopicName, Arc<Facts>>,
-    /// The partitions that this instance has, with the epoch of their assignment.
-    pub assigned: BTreeMap<TopicPartition, u64>,
+    /// The partitions that this instance has.
+    pub assigned: BTreeMap<TopicPartition, Assigned>,
     /// Topics whose facts the store does not have yet, because it does not answer.
     pub provisional: BTreeSet<TopicName>,
     /// Topics found to be re-created and not yet shown.
     pub recreations: BTreeMap<TopicName, Recreation>,
+}
+
+/// A partition that this instance has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// The epoch of the assignment.
+    pub epoch: u64,
+    /// The UUID of the topic that the consumer reads it as.
+    pub topic_id: Option<String>,
 }
 
 /// What has to run: complete sets.
@@ -83,9 +92,11 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
             specs.insert(name, (spec, facts.clone()));
         }
     }
-    for (partition, epoch) in &actual.assigned {
-        if let Some((spec, facts)) = specs.get(&partition.topic) {
-            plan.tasks.insert(partition.clone(), PartitionSpec { epoch: *epoch, topic: spec.clone(), facts: facts.clone() });
+    for (partition, assigned) in &actual.assigned {
+        let Some((spec, facts)) = specs.get(&partition.topic) else { continue };
+        // Of a topic that was re-created nothing runs until the consumer reads the new one: a life under the new ids at the old watermark would move the partition once more.
+        if assigned.topic_id == facts.topic_id {
+            plan.tasks.insert(partition.clone(), PartitionSpec { epoch: assigned.epoch, topic: spec.clone(), facts: facts.clone() });
         }
     }
     plan
@@ -179,7 +190,7 @@ impl Reconciler {
                 (assigned_partitions(&view), view.surprises)
             };
             // At each assignment topics are looked up again: a re-created topic often shows as one.
-            let new_assignment = assigned.iter().any(|(partition, epoch)| actual.assigned.get(partition) != Some(epoch));
+            let new_assignment = assigned.iter().any(|(partition, now)| actual.assigned.get(partition) != Some(now));
             actual.assigned = assigned;
             if let Some(wanted) = wanted {
                 let is_surprised = surprises > std::mem::replace(&mut seen_surprises, surprises);
@@ -379,8 +390,9 @@ fn new_facts(name: &TopicName, topic_id: Option<String>, partitions: i32, start_
     Facts { topic_id, id_base, partitions, start_offsets, first_seen_at: now }
 }
 
-fn assigned_partitions(view: &ConsumerView) -> BTreeMap<TopicPartition, u64> {
-    view.partitions.iter().map(|(partition, state)| (partition.clone(), state.epoch)).collect()
+fn assigned_partitions(view: &ConsumerView) -> BTreeMap<TopicPartition, Assigned> {
+    let assigned = |state: &PartitionView| Assigned { epoch: state.epoch, topic_id: state.topic_id.clone() };
+    view.partitions.iter().map(|(partition, state)| (partition.clone(), assigned(state))).collect()
 }
 
 fn kafka_unreachable(error: &str, known: Option<&Reason>, now: Timestamp) -> Reason {
@@ -456,7 +468,7 @@ mod tests {
         for topic in ["a", "b"] {
             actual.looks.insert(name(topic), exists("X"));
             actual.facts.insert(name(topic), Arc::new(facts("X")));
-            actual.assigned.insert(TopicPartition::new(name(topic), 0), 1);
+            actual.assigned.insert(TopicPartition::new(name(topic), 0), Assigned { epoch: 1, topic_id: Some("X".to_owned()) });
         }
         actual
     }
@@ -487,6 +499,17 @@ mod tests {
         assert_eq!((plan.admit, plan.tasks.len()), (vec![name("a")], 1));
         assert_eq!(judge(Some(facts("X")), Some("Y")), Verdict::Recreated(facts("X")));
         assert_eq!(judge(Some(facts("X")), None), Verdict::Keep(facts("X")));
+    }
+
+    #[test]
+    fn nothing_runs_under_new_ids_while_the_consumer_reads_the_old_topic() {
+        let mut actual = actual();
+        actual.looks.insert(name("a"), exists("Y"));
+        actual.facts.insert(name("a"), Arc::new(facts("Y")));
+        let before = plan(&wanted(&["a", "b"]), &actual);
+        assert_eq!((before.topics.len(), before.tasks.keys().map(|key| key.topic.as_str()).collect::<Vec<_>>()), (2, vec!["b"]));
+        actual.assigned.insert(TopicPartition::new(name("a"), 0), Assigned { epoch: 2, topic_id: Some("Y".to_owned()) });
+        assert_eq!(plan(&wanted(&["a", "b"]), &actual).tasks.len(), 2);
     }
 
     #[test]

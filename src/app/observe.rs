@@ -427,6 +427,7 @@ mod tests {
     fn records_in_hand_are_lag_before_the_brokers_are_asked_again() {
         let view = PartitionView {
             epoch: 1,
+            topic_id: None,
             start: 0,
             position: 60,
             watermark: 50,

@@ -1005,6 +1005,7 @@ impl<'a> Session<'a> {
             let lost = self.inner.lost(key);
             let view = PartitionView {
                 epoch: partition.epoch,
+                topic_id: partition.topic_id.clone(),
                 start: partition.start,
                 position: partition.position,
                 watermark: partition.watermark(),

@@ -605,10 +605,7 @@ impl<'a> Session<'a> {
             // Seeking works only while the partition is being fetched.
             debug!(topic = %key.topic, partition = key.partition, offset, "partition cannot be sought and is assigned again");
             let unassigned = self.consumer.incremental_unassign(&target);
-            let assigned = unassigned.and_then(|()| {
-                self.queue.take_over(key.topic.as_str(), key.partition);
-                self.consumer.incremental_assign(&target)
-            });
+            let assigned = unassigned.and_then(|()| self.queue.assign(&target));
             assigned.map_err(|source| ConsumerError::Call { what: "move a partition", source })?;
         }
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
@@ -782,7 +779,6 @@ impl<'a> Session<'a> {
                 self.inner.note_lost(&key, from, to);
             }
             debug!(topic = %key.topic, partition = key.partition, offset = start.offset, committed = start.committed, "partition starts");
-            self.queue.take_over(key.topic.as_str(), key.partition);
             let added = assignment.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(start.offset));
             added.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
             let partition = Partition {
@@ -807,7 +803,7 @@ impl<'a> Session<'a> {
             self.partitions.insert(key, partition);
         }
         // An empty list must be answered too.
-        self.consumer.incremental_assign(&assignment).map_err(|source| ConsumerError::Call { what: "assign partitions", source })?;
+        self.queue.assign(&assignment).map_err(|source| ConsumerError::Call { what: "assign partitions", source })?;
         self.publish();
         Ok(())
     }

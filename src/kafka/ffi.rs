@@ -2,7 +2,7 @@
 //!
 //! Guarantees, as long as its callers are safe Rust: every message, queue, event and list that librdkafka hands out is destroyed exactly once; a queue ends before its client (it
 //! owns a share of it); nothing that is borrowed from a message outlives it. Owns batch consumption from one own queue, the forwarding of partition
-//! queues to it, the results of commits, the member's id, errors that name topic, partition and offset, and `DescribeTopics` with topic UUIDs. Decides nothing.
+//! queues to it, the results of commits, the member's id, errors that name topic, partition and offset, `DescribeTopics` with topic UUIDs, and a setting of the mock cluster. Decides nothing.
 //!
 //! Contract of each call: `rdkafka.h` of librdkafka 2.12. What batches do inside a consumer group was probed: a batch call on the consumer's own queue without our rebalance handling would drop
 //! the assignment, so batches come from a queue of ours only.
@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -36,20 +37,32 @@ impl<C: ConsumerContext + 'static> OwnQueue<C> {
         Self { queue, consumer }
     }
 
-    /// Lets the records of one partition come to this queue instead of the consumer's. Must be done before the partition is assigned; the setting outlives the assignment. False for a name
-    /// with a NUL byte, or when the client does not know how to make the partition.
-    pub(super) fn take_over(&self, topic: &str, partition: i32) -> bool {
-        let Ok(name) = CString::new(topic) else { return false };
+    /// Adds partitions to the assignment, with their records coming to this queue.
+    ///
+    /// Forwarding is set twice. Before, because a partition that was never forwarded would send its first records to the consumer's queue. After, because the stop of a partition that was
+    /// assigned until now is carried out by librdkafka's main thread some time after `incremental_unassign` has returned, and ends the forwarding (`rd_kafka_toppar_fetch_stop`), which the
+    /// next start does not set again: records would gather where nobody reads, without an error. The main thread takes its work in order, so when `incremental_assign` has returned, the stop is done.
+    pub(super) fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
+        let take_over_all = || partitions.elements().iter().for_each(|element| self.take_over(element.topic(), element.partition()));
+        take_over_all();
+        self.consumer.incremental_assign(partitions)?;
+        take_over_all();
+        Ok(())
+    }
+
+    /// Lets the records of one partition come to this queue instead of the consumer's; those that wait move over. Does nothing for a name with a NUL byte, which no topic has, or when
+    /// the client cannot make the partition.
+    pub(super) fn take_over(&self, topic: &str, partition: i32) {
+        let Ok(name) = CString::new(topic) else { return };
         // SAFETY: client, name and both queues are valid for the calls; the reference to the partition's queue is given back at once, forwarding keeps its own.
         unsafe {
             let source = sys::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), name.as_ptr(), partition);
             if source.is_null() {
-                return false;
+                return;
             }
             sys::rd_kafka_queue_forward(source, self.queue);
             sys::rd_kafka_queue_destroy(source);
         }
-        true
     }
 
     /// Waits up to `timeout` for `batch` to fill; it holds what came by then. What it held before is released.
@@ -446,8 +459,24 @@ unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
+/// How long the first member of a group waits for others in the mock cluster that `client` owns; 3 s by default. Does nothing for a client without one.
+pub(super) fn delay_the_first_join<C: ClientContext>(client: &Client<C>, milliseconds: i32) {
+    // SAFETY: the client pointer is valid while `client` lives, and the cluster belongs to it; the call only stores a number under the cluster's own lock.
+    unsafe {
+        let cluster = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
+        if !cluster.is_null() {
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, milliseconds);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rdkafka::config::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    use rdkafka::topic_partition_list::Offset;
+
     use super::*;
 
     #[test]
@@ -456,5 +485,37 @@ mod tests {
         assert_eq!(uuid_text(-1, -1).as_deref(), Some("_____________________w"));
         assert_eq!(uuid_text(0, 0), None);
         assert_eq!(uuid_text(0, 1).map(|id| id.len()), Some(22));
+    }
+
+    #[test]
+    fn a_partition_that_is_assigned_again_at_once_keeps_coming() {
+        const TOPIC: &str = "again";
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic(TOPIC, 1, 1).expect("a topic");
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", cluster.bootstrap_servers());
+        let producer: BaseProducer = settings.create().expect("a producer");
+        producer.send(BaseRecord::<(), str>::to(TOPIC).partition(0).payload("record")).expect("queued");
+        producer.flush(Duration::from_secs(10)).expect("produced");
+
+        let consumer: BaseConsumer = settings.set("group.id", "again").set("fetch.wait.max.ms", "10").create().expect("a consumer");
+        let consumer = Arc::new(consumer);
+        let queue = OwnQueue::new(consumer.clone());
+        let mut start = TopicPartitionList::new();
+        start.add_partition_offset(TOPIC, 0, Offset::Offset(0)).expect("an offset");
+        queue.assign(&start).expect("assigned");
+        let mut batch = Batch::new(10);
+        for round in 0..300 {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            loop {
+                queue.consume(Duration::from_millis(5), &mut batch);
+                if batch.messages().any(|message| message.error().is_none()) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "nothing came in round {round}");
+            }
+            consumer.incremental_unassign(&start).expect("unassigned");
+            queue.assign(&start).expect("assigned again");
+        }
     }
 }

@@ -1,20 +1,24 @@
-# make run: drover on config.example.yaml.   make test: everything.   make bench: throughput (not in CI).
+# make run: the demo, which needs nothing else.   make test: everything.   make bench: throughput (not in CI).
 SHELL := /bin/bash
 
 # One set of features for everything that is tested, so that nothing is compiled twice.
 FEATURES := --features failpoints
 
-.PHONY: help run test prerequisites lint doc test-hermetic test-real servers bench
+# The drover of test-readme and test-web; empty: the one that test-hermetic has built.
+export DROVER_BINARY
+
+.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real servers bench image-check
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
 
-run: ## builds drover and runs it on config.example.yaml
+run: ## builds drover and starts its demo, whose page is at http://127.0.0.1:8080; needs no server. Options: make run DEMO="--listen 127.0.0.1:9000 --calm"
 	@bash .ci/prerequisites.sh build
-	cargo run --locked -- run --config config.example.yaml
+	@echo "run: building the release, then starting the demo; on a fresh checkout the build takes 5 to 10 minutes"
+	cargo run --locked --release -- demo $(DEMO)
 
-test: ## everything: prerequisites, lint, documentation, hermetic tests, real servers; prints the seconds of each part
-	@bash .ci/parts.sh prerequisites lint doc test-hermetic servers test-real
+test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, real servers; prints the seconds of each part
+	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web servers test-real
 
 prerequisites: ## checks what the tests need; as root installs what is missing
 	@bash .ci/prerequisites.sh
@@ -24,11 +28,20 @@ lint: ## formatting and clippy
 	cargo clippy --locked --all-targets $(FEATURES) -- -D warnings
 	cargo clippy --locked --test real $(FEATURES) -- -D warnings
 
+lint-files: ## shell scripts, the Dockerfile and compose.yaml
+	@bash .ci/lint-files.sh
+
 doc: ## the documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps $(FEATURES)
 
 test-hermetic: ## unit and integration tests that need nothing but this machine
 	cargo test --locked $(FEATURES)
+
+test-readme: ## the sh blocks of both READMEs, against a demo
+	@bash .ci/readme.sh
+
+test-web: ## the status page: pure parts, against a fixture server, and of a demo, in Chromium
+	@bash .ci/web.sh
 
 servers: ## fetches the real servers, and builds etcd 3.6 where there is a Go for it
 	@bash tests/servers/fetch.sh kafka elasticsearch etcd etcd-3.6
@@ -39,3 +52,6 @@ test-real: ## the same program against a real Kafka, Elasticsearch and etcd
 bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka
 	@bash .ci/prerequisites.sh
 	cargo bench --locked --bench throughput
+
+image-check: ## executes the Dockerfile in a folder, as root and without Docker; builds a release (not in CI)
+	@bash .ci/image-check.sh

@@ -20,15 +20,16 @@ use tracing::{error, info, warn};
 use crate::api::{ApiState, StaticInfo};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
-use crate::config::{Config, Loaded, SinkConfig};
+use crate::config::{Config, KafkaConfig, Loaded, Secret};
 use crate::desired::Merger;
 use crate::desired::file::FileSource;
-use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicLook};
+use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicIds, TopicLook};
 use crate::memory::{Budget, Buffers};
-use crate::pipeline::PartitionWork;
+use crate::pipeline::{Mishaps, PartitionWork};
 use crate::reconcile::{Reconciler, TopicsView};
 use crate::sink::SinkHandle;
-use crate::sink::elasticsearch::ElasticsearchSink;
+use crate::sink::file::SetupError;
+use crate::status::Snapshot;
 use crate::supervisor::{NoLedger, Settings, Supervisor, SupervisorHandle, TaskError};
 use crate::topic::TopicName;
 
@@ -36,6 +37,7 @@ mod actions;
 mod components;
 mod observe;
 mod outlook;
+mod sinks;
 mod stores;
 
 use components::{Component, Components};
@@ -51,7 +53,7 @@ const IDLE_BUFFER_BYTES: usize = 32 << 20;
 /// Parts of the instance are tried again at least this often: without one of them nothing works.
 const PART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// Command-line options of `drover run`.
+/// What a run is told beside its configuration.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The configuration file's path.
@@ -60,8 +62,29 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Listen on an address that others can reach although there are no tokens.
     pub insecure: bool,
-    /// Whether brokers are asked for topic UUIDs. librdkafka's mock cluster has none and never answers.
-    pub topic_ids: bool,
+    /// Where topic UUIDs come from.
+    pub topic_ids: TopicIds,
+    /// Values that the configuration may name as `${NAME}`, in front of the process's environment; the same as when it was loaded, since the file is read again.
+    pub variables: BTreeMap<String, String>,
+    /// Librdkafka's settings of the group member, where the configuration says nothing about them.
+    pub member_settings: BTreeMap<String, String>,
+    /// Crashes on purpose, in the demo.
+    pub mishaps: Option<Mishaps>,
+}
+
+impl Options {
+    /// The options of `drover run` with nothing but a configuration.
+    pub fn new(config_path: PathBuf) -> Self {
+        Self {
+            config_path,
+            listen: None,
+            insecure: false,
+            topic_ids: TopicIds::Brokers,
+            variables: BTreeMap::new(),
+            member_settings: BTreeMap::new(),
+            mishaps: None,
+        }
+    }
 }
 
 /// How a run ended.
@@ -108,17 +131,17 @@ pub enum StartError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The configuration asks for what this version does not have.
-    #[error("{0}")]
-    Unsupported(String),
+    /// The folder of the file sink cannot be used.
+    #[error(transparent)]
+    SinkFolder(SetupError),
 }
 
 impl StartError {
     /// The process's exit code: 78 for configuration, 1 for what another process holds.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::OpenToOthers(_) | Self::Unsupported(_) | Self::Setup { .. } => 78,
-            Self::Listen { .. } | Self::DataDir { .. } => 1,
+            Self::OpenToOthers(_) | Self::Setup { .. } => 78,
+            Self::Listen { .. } | Self::DataDir { .. } | Self::SinkFolder(_) => 1,
         }
     }
 }
@@ -129,25 +152,58 @@ pub fn worker_threads() -> usize {
 }
 
 /// Runs until `signals` yields the name of a signal, and then stops in order; the next one ends it at once.
-pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item = &'static str> + Unpin) -> Result<End, StartError> {
-    let config = &loaded.config;
-    let address = options.listen.unwrap_or(config.listen);
-    refuse_an_open_address(config, address, options.insecure)?;
-    for warning in &loaded.warnings {
-        warn!(path = warning.path, line = warning.line, detail = warning.detail, "configuration warning");
+pub async fn run(loaded: Loaded, options: Options, signals: impl Stream<Item = &'static str> + Unpin) -> Result<End, StartError> {
+    Ok(Instance::start(&loaded, &options)?.run(signals).await)
+}
+
+/// A started instance.
+pub struct Instance {
+    running: Running,
+    address: SocketAddr,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    shutdown_timeout: Duration,
+}
+
+impl Instance {
+    /// Starts everything; needs a runtime.
+    pub fn start(loaded: &Loaded, options: &Options) -> Result<Self, StartError> {
+        let config = &loaded.config;
+        let wanted = options.listen.unwrap_or(config.listen);
+        refuse_an_open_address(config, wanted, options.insecure)?;
+        for warning in &loaded.warnings {
+            warn!(path = warning.path, line = warning.line, detail = warning.detail, "configuration warning");
+        }
+        let listen = |source| StartError::Listen { address: wanted, source };
+        let listener = std::net::TcpListener::bind(wanted).map_err(listen)?;
+        // Another one where port 0 was asked for.
+        let address = listener.local_addr().map_err(listen)?;
+        let (running, snapshots) = start(loaded, options, listener)?;
+        info!(address = %address, instance = running.instance, topics = config.topics.len(), "drover is up");
+        Ok(Self { running, address, snapshots, shutdown_timeout: config.supervision.shutdown_timeout })
     }
-    let listener = std::net::TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })?;
-    let running = start(&loaded, &options, listener)?;
-    info!(address = %address, instance = running.instance, topics = config.topics.len(), "drover is up");
-    tokio::select! {
-        signal = signals.next() => info!(signal, "stopping"),
-        () = running.supervisors_ended() => error!("a supervisor has ended by itself, stopping"),
+
+    /// Where the API and the page are.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-    tokio::select! {
-        end = running.stop(config.supervision.shutdown_timeout) => Ok(end),
-        Some(signal) = signals.next() => {
-            warn!(signal, "told to stop a second time, leaving at once");
-            Ok(End::Leftovers)
+
+    /// What the API answers from; the last one stays when the instance has ended.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Runs until `signals` yields the name of a signal, and then stops in order; the next one ends it at once.
+    pub async fn run(self, mut signals: impl Stream<Item = &'static str> + Unpin) -> End {
+        tokio::select! {
+            signal = signals.next() => info!(signal, "stopping"),
+            () = self.running.supervisors_ended() => error!("a supervisor has ended by itself, stopping"),
+        }
+        tokio::select! {
+            end = self.running.stop(self.shutdown_timeout) => end,
+            Some(signal) = signals.next() => {
+                warn!(signal, "told to stop a second time, leaving at once");
+                End::Leftovers
+            }
         }
     }
 }
@@ -156,7 +212,7 @@ pub async fn run(loaded: Loaded, options: Options, mut signals: impl Stream<Item
 pub async fn probe(config: &Config) -> Vec<Unreachable> {
     let mut silent = Vec::new();
     let names = config.topics.iter().map(|topic| topic.name.clone()).collect();
-    let looks = match Lookups::new(&config.kafka, true) {
+    let looks = match Lookups::new(&config.kafka, TopicIds::Brokers) {
         Ok(lookups) => lookups.describe(names).await,
         Err(error) => Err(error),
     };
@@ -173,12 +229,7 @@ pub async fn probe(config: &Config) -> Vec<Unreachable> {
         let remedy = "check that the members run, and the addresses, credentials and certificates under etcd".to_owned();
         silent.push(Unreachable { server: "etcd", detail: error, remedy });
     }
-    if let SinkConfig::Elasticsearch(sink) = &config.sink
-        && let Err(error) = crate::sink::elasticsearch::probe(sink).await
-    {
-        let remedy = "check that the nodes run, and the addresses, credentials and certificates under elasticsearch".to_owned();
-        silent.push(Unreachable { server: "elasticsearch", detail: error.to_string(), remedy });
-    }
+    silent.extend(sinks::probe(&config.sink).await);
     silent
 }
 
@@ -193,17 +244,20 @@ fn without_topic(name: &TopicName, look: &TopicLook) -> Option<Unreachable> {
     Some(Unreachable { server: "kafka", detail, remedy: remedy.to_owned() })
 }
 
+/// Names of the signals that come.
+pub type Signals = futures::stream::BoxStream<'static, &'static str>;
+
 /// The signals that ask this process to stop: SIGTERM and SIGINT.
-pub fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
+pub fn signals() -> std::io::Result<Signals> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(futures::stream::poll_fn(move |context| {
+    Ok(Box::pin(futures::stream::poll_fn(move |context| {
         if terminate.poll_recv(context).is_ready() {
             return std::task::Poll::Ready(Some("SIGTERM"));
         }
         interrupt.poll_recv(context).map(|_| Some("SIGINT"))
-    }))
+    })))
 }
 
 /// The command line may choose another address than the file, so that this is no problem of the file.
@@ -228,26 +282,22 @@ struct Running {
     supervisors: CancellationToken,
 }
 
-fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) -> Result<Running, StartError> {
+fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) -> Result<(Running, watch::Receiver<Arc<Snapshot>>), StartError> {
     let config = &loaded.config;
     let now = Timestamp::now();
-    let (file, file_views) = FileSource::new(options.config_path.clone(), loaded, now);
+    let (file, file_views) = FileSource::new(options.config_path.clone(), options.variables.clone(), loaded, now);
     let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;
 
-    let SinkConfig::Elasticsearch(sink_config) = &config.sink else {
-        return Err(StartError::Unsupported("sink.file: this version does not write files yet; configure elasticsearch".to_owned()));
-    };
+    let sinks::Made { sink, handle: sink_handle, stats: sink_stats, bodies } = sinks::make(&config.sink)?;
     let setup = |part: &'static str| move |error: Box<dyn std::error::Error + Send + Sync>| StartError::Setup { part, source: error };
-    let (sink, sink_handle, sink_stats) = ElasticsearchSink::new(sink_config).map_err(|error| setup("elasticsearch")(error.into()))?;
     let lookups = Lookups::new(&config.kafka, options.topic_ids).map_err(|error| setup("kafka")(error.into()))?;
-    let bodies = sink_config.max_bytes * sink_config.in_flight as u64;
     // What waits behind full requests makes nothing faster; the configured limit is for those who raise the requests' size or number.
     let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies).min(bodies * WAITING_BODIES));
     let buffers = Buffers::new(IDLE_BUFFER_BYTES);
     let sink_of_consumer = sink_handle.clone();
     let sink_of_stop = sink_handle.clone();
     let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
-        kafka: config.kafka.clone(),
+        kafka: member_config(&config.kafka, &options.member_settings),
         prefetch_bytes: PREFETCH_BYTES,
         drain_timeout: config.supervision.drain_timeout,
         budget: budget.clone(),
@@ -256,7 +306,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     });
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
-    let work = Arc::new(PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers));
+    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
+    let work = Arc::new(work.with_mishaps(options.mishaps.clone()));
     let patience = &config.supervision;
     let task_settings = Settings {
         backoff_max: patience.backoff_max,
@@ -290,7 +341,13 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         store: store.clone(),
         outlook: Arc::new(outlook::Ahead { lookups: lookups.clone(), store, consumer: consumer_handle.clone(), desired: desired.clone() }),
         dead_letters: dead_letters.clone(),
-        actions: Arc::new(actions::TaskActions { tasks: tasks.clone(), work: work.clone(), consumer: consumer_handle.clone(), lookups, snapshot }),
+        actions: Arc::new(actions::TaskActions {
+            tasks: tasks.clone(),
+            work: work.clone(),
+            consumer: consumer_handle.clone(),
+            lookups,
+            snapshot: snapshot.clone(),
+        }),
         info: Arc::new(StaticInfo {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -397,7 +454,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         });
     }
     components.apply(wanted.clone());
-    Ok(Running {
+    let running = Running {
         instance,
         draining,
         wanted,
@@ -407,7 +464,17 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         sink: sink_of_stop,
         drain_timeout: config.supervision.drain_timeout,
         supervisors,
-    })
+    };
+    Ok((running, snapshot))
+}
+
+/// The configuration with `settings` where it says nothing.
+fn member_config(config: &KafkaConfig, settings: &BTreeMap<String, String>) -> KafkaConfig {
+    let mut member = config.clone();
+    for (name, value) in settings {
+        member.properties.entry(name.clone()).or_insert_with(|| Secret::new(value.clone()));
+    }
+    member
 }
 
 /// Host name and port.

@@ -26,6 +26,9 @@ mod reader;
 mod topics;
 mod tree;
 
+/// The configuration file that nobody has to name.
+pub const DEFAULT_PATH: &str = "config.yaml";
+
 /// One thing that is wrong, with its place and what helps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -342,7 +345,7 @@ impl Config {
             ("advertise_url", self.advertise_url == other.advertise_url),
             ("data_dir", self.data_dir == other.data_dir),
             ("kafka", self.kafka == other.kafka),
-            ("elasticsearch", self.sink == other.sink),
+            (if matches!(self.sink, SinkConfig::File { .. }) { "sink" } else { "elasticsearch" }, self.sink == other.sink),
             ("etcd", self.etcd == other.etcd),
             ("dead_letters", self.dead_letters == other.dead_letters),
             ("supervision", self.supervision == other.supervision),
@@ -361,6 +364,11 @@ impl Config {
 
 /// Where values come from that the file only names.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's environment, with `variables` in front of it.
+pub fn environment(variables: &BTreeMap<String, String>) -> impl Fn(&str) -> Option<String> {
+    |name: &str| variables.get(name).cloned().or_else(|| std::env::var(name).ok())
+}
 
 /// Reads and validates a file.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, LoadError> {

@@ -12,6 +12,7 @@
 //! | what tasks hold: [`ConsumerHandle`], [`Intake`] | `handle.rs` |
 //! | topics, UUIDs, offsets, log ends | [`Lookups`] |
 //! | librdkafka's configuration and events | `client.rs` |
+//! | the cluster of the demo | [`mock`] |
 //! | unsafe calls | `ffi.rs` |
 
 use std::collections::BTreeMap;
@@ -28,12 +29,13 @@ mod ends;
 mod ffi;
 mod handle;
 mod lookups;
+pub mod mock;
 mod start;
 
 pub use consumer::{Consumer, ConsumerError, ConsumerSettings};
 pub use ends::{EndsView, LogEnds};
 pub use handle::{ConsumerHandle, Intake, OpenError, RewindError};
-pub use lookups::{Ahead, LookupError, Lookups, TopicLook};
+pub use lookups::{Ahead, LookupError, Lookups, TopicIds, TopicLook};
 
 /// What the consumer needs to know of one subscribed topic.
 #[derive(Debug, Clone, PartialEq, Eq)]

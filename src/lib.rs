@@ -32,14 +32,17 @@
 //! | how a crash is noticed, counted, backed off and restarted | [`supervisor`] |
 //! | consuming, assignment, offsets, commits, topic ids | [`kafka`] |
 //! | from a record to a document; when a record counts as settled | [`pipeline`] |
-//! | bulk requests; what each answer means | [`sink`] |
+//! | bulk requests, what each answer means; files instead of a server | [`sink`] |
 //! | records that nobody will take | [`dead_letters`] |
 //! | states, health, reasons, the snapshot | [`status`] |
 //! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |
 //! | the database file under the embedded store, the local dead letters and the restart ledger | `embedded` |
 //! | the HTTP API, its problems and its OpenAPI document | [`api`] |
+//! | aligned tables, and text from outside made harmless | `table` |
+//! | the commands that talk to a server | [`cli`] |
 //! | start order, stop order, wiring | [`app`] |
+//! | the demo: a cluster in the process, records, what is shown | [`demo`] |
 //!
 //! Only [`app`] and [`supervisor`] start tasks; every long-running part is an `async fn run`. All of rdkafka ends in [`kafka`], and its `ffi` module is the only one
 //! with unsafe code.
@@ -50,8 +53,10 @@
 pub mod api;
 pub mod app;
 pub mod causes;
+pub mod cli;
 pub mod config;
 pub mod dead_letters;
+pub mod demo;
 pub mod desired;
 mod embedded;
 pub mod kafka;
@@ -61,4 +66,5 @@ pub mod reconcile;
 pub mod sink;
 pub mod status;
 pub mod supervisor;
+mod table;
 pub mod topic;

@@ -8,12 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use drover::{api, app, config};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use drover::demo::screen::Screen;
+use drover::demo::{Demo, DemoOptions};
+use drover::{api, app, cli, config};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::{RecordFields, VisitOutput};
-use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
 /// librdkafka allocates in its broker threads and frees in ours; one allocator that also replaces C's serves both (10 to 20 % of CPU, measured).
 #[global_allocator]
@@ -21,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Keeps Kafka topics flowing into Elasticsearch or OpenSearch.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about = None, args_conflicts_with_subcommands = true, after_long_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,16 +36,26 @@ struct Cli {
 enum Command {
     /// Runs drover (the default)
     Run(RunArgs),
+    /// Shows drover at work without any server: a Kafka cluster in this process, made-up records, files
+    Demo(DemoArgs),
     /// Checks a configuration file and prints every problem with its place and remedy
     CheckConfig(CheckArgs),
+    #[command(flatten)]
+    Client(Box<cli::Command>),
     /// Prints the OpenAPI document
     Openapi,
+    /// Prints the completions for a shell
+    #[command(after_long_help = "Example:\n  drover completions bash > /etc/bash_completion.d/drover")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
     /// The configuration file
-    #[arg(long, env = "DROVER_CONFIG", default_value = "config.yaml", value_name = "FILE")]
+    #[arg(long, env = "DROVER_CONFIG", default_value = config::DEFAULT_PATH, value_name = "FILE")]
     config: PathBuf,
     /// The address of the API and the page, instead of the configuration's
     #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
@@ -50,6 +63,22 @@ struct RunArgs {
     /// Allows an address that others can reach although there are no tokens
     #[arg(long)]
     insecure: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// The folder for the configuration, the state and the output; the next start goes on with it
+    #[arg(long, default_value = "./drover-demo", value_name = "DIR")]
+    dir: PathBuf,
+    /// The address of the API and the page [default: the configuration's, at first 127.0.0.1:8080]
+    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Allows an address that others can reach although there are no tokens
+    #[arg(long)]
+    insecure: bool,
+    /// Crashes no task on purpose
+    #[arg(long)]
+    calm: bool,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +105,20 @@ enum Output {
 
 /// The configuration is not usable (sysexits' `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
+/// What the exit codes mean (the design, section 7).
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 usage, 3 unhealthy with --fail-on, 4 not found, 5 conflict, 69 unreachable, 78 bad configuration.
+
+Examples:
+  drover run --config /etc/drover/config.yaml
+  drover topics add orders --format json --wait
+  drover status --server http://10.0.0.7:8080";
+/// What helps who has no configuration yet.
+const WITHOUT_CONFIGURATION: &str = "\
+To see drover at work without any server:     drover demo
+To begin with a configuration:                copy config.example.yaml to config.yaml, then drover check-config
+To ask a drover that runs already:            drover status --server http://HOST:PORT
+All commands:                                 drover --help";
 /// What blocking calls get to end, once everything else has.
 const LAST_GRACE: Duration = Duration::from_millis(200);
 
@@ -86,11 +129,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(arguments) => run(arguments),
+        Command::Demo(arguments) => demo(arguments),
         Command::CheckConfig(arguments) => check_config(&arguments),
-        Command::Openapi => {
-            print!("{}", api::document_text());
-            ExitCode::SUCCESS
-        }
+        Command::Client(command) => client(*command),
+        Command::Openapi => ExitCode::from(cli::print(&api::document_text())),
+        Command::Completions { shell } => completions(shell),
     }
 }
 
@@ -100,39 +143,76 @@ fn run(arguments: RunArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{}", config::check::text(&error));
+            let is_default = arguments.config == std::path::Path::new(config::DEFAULT_PATH);
+            if is_default && matches!(error, config::LoadError::Unreadable { .. }) {
+                eprintln!("{WITHOUT_CONFIGURATION}");
+            }
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     start_logging(loaded.config.log_level.as_deref());
     log_panics();
-    let options = app::Options { config_path: arguments.config, listen: arguments.listen, insecure: arguments.insecure, topic_ids: true };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(app::worker_threads()).enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("drover: the runtime cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(async {
-        let signals = app::signals().map_err(|source| app::StartError::Setup { part: "signal handling", source: source.into() })?;
-        app::run(loaded, options, signals).await
-    });
-    // Questions to servers that do not answer have threads of their own, which are not waited for.
-    runtime.shutdown_timeout(LAST_GRACE);
+    let options = app::Options { listen: arguments.listen, insecure: arguments.insecure, ..app::Options::new(arguments.config) };
+    let result = until_signalled(async |signals| app::run(loaded, options, signals).await);
     match result {
-        Ok(app::End::Clean) => ExitCode::SUCCESS,
-        Ok(app::End::Leftovers) => ExitCode::FAILURE,
-        Err(error) => {
+        Ok(Ok(end)) => code_of(end),
+        Ok(Err(error)) => {
             eprintln!("drover: {}", drover::causes::chain(&error));
             ExitCode::from(error.exit_code())
         }
+        Err(code) => code,
+    }
+}
+
+fn demo(arguments: DemoArgs) -> ExitCode {
+    let DemoArgs { dir, listen, insecure, calm } = arguments;
+    let program = std::env::args().next().unwrap_or_else(|| "drover".to_owned());
+    let prepared = match Demo::prepare(DemoOptions { dir, listen, insecure, calm, program }) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("{}", error.text());
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let screen = Screen::stderr();
+    let above = screen.clone();
+    start_logging_to(prepared.log_level().unwrap_or(screen.log_filter()), move || above.writer());
+    log_panics();
+    let result = until_signalled(async |signals| prepared.run(&screen, signals).await);
+    match result {
+        Ok(Ok(end)) => code_of(end),
+        Ok(Err(error)) => {
+            eprintln!("{}", error.text());
+            ExitCode::from(error.exit_code())
+        }
+        Err(code) => code,
+    }
+}
+
+/// Gives `work` a runtime and the signals that end it. An error is the exit code when there are none.
+fn until_signalled<T>(work: impl AsyncFnOnce(app::Signals) -> T) -> Result<T, ExitCode> {
+    let cannot = |what: &str, error: std::io::Error| {
+        eprintln!("drover: {what}: {error}");
+        ExitCode::FAILURE
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(app::worker_threads()).enable_all().build();
+    let runtime = runtime.map_err(|error| cannot("the runtime cannot start", error))?;
+    let result = runtime.block_on(async { Ok(work(app::signals()?).await) });
+    // Questions to servers that do not answer have threads of their own, which are not waited for.
+    runtime.shutdown_timeout(LAST_GRACE);
+    result.map_err(|error| cannot("signals cannot be heard", error))
+}
+
+fn code_of(end: app::End) -> ExitCode {
+    match end {
+        app::End::Clean => ExitCode::SUCCESS,
+        app::End::Leftovers => ExitCode::FAILURE,
     }
 }
 
 fn check_config(arguments: &CheckArgs) -> ExitCode {
     let path = arguments.file.as_ref().or(arguments.config.as_ref());
-    let path = path.cloned().unwrap_or_else(|| PathBuf::from("config.yaml"));
+    let path = path.cloned().unwrap_or_else(|| PathBuf::from(config::DEFAULT_PATH));
     let format = if arguments.output == Output::Json { config::check::Format::Json } else { config::check::Format::Text };
     let result = config::check::check(&path, jiff::Timestamp::now());
     let mut unreachable = None;
@@ -153,6 +233,27 @@ fn check_config(arguments: &CheckArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// A command for a running drover.
+fn client(command: cli::Command) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(command));
+            runtime.shutdown_timeout(LAST_GRACE);
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            eprintln!("drover: the runtime cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn completions(shell: Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "drover", &mut script);
+    ExitCode::from(cli::print(&String::from_utf8_lossy(&script)))
+}
+
 /// A panic is one line of the log, with its place; what follows from it is the supervisor's.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -164,9 +265,14 @@ fn log_panics() {
 
 /// Logs go to stderr; `DROVER_LOG` wins over the file's level.
 fn start_logging(configured: Option<&str>) {
-    let filter = EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new(configured.unwrap_or("info")));
+    start_logging_to(configured.unwrap_or("info"), std::io::stderr);
+}
+
+/// The same through `writer`, which leads to stderr.
+fn start_logging_to(filter: &str, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) {
+    let filter = EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new(filter));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+    tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(writer).with_ansi(terminal).init();
 }
 
 /// Formats fields and messages as the default does, with control characters escaped. Colours of the level and the time come from elsewhere and stay.

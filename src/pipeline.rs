@@ -22,9 +22,11 @@ mod failpoints;
 pub mod format;
 pub mod ledger;
 mod letters;
+pub mod mishaps;
 pub mod progress;
 mod task;
 
+pub use mishaps::Mishaps;
 pub use progress::PartitionProgress;
 
 /// What one task needs to know. Another value is another life.
@@ -44,6 +46,7 @@ pub struct PartitionWork {
     sink: SinkHandle,
     dead_letters: Arc<dyn DeadLetters>,
     buffers: Buffers,
+    mishaps: Option<Mishaps>,
     /// Counts go on when a partition leaves and comes back.
     progress: Mutex<BTreeMap<TopicPartition, Arc<PartitionProgress>>>,
 }
@@ -51,11 +54,16 @@ pub struct PartitionWork {
 impl PartitionWork {
     /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`.
     pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers) -> Self {
-        Self { consumer, sink, dead_letters, buffers, progress: Mutex::new(BTreeMap::new()) }
+        Self { consumer, sink, dead_letters, buffers, mishaps: None, progress: Mutex::new(BTreeMap::new()) }
     }
 }
 
 impl PartitionWork {
+    /// The same with crashes on purpose, for the demo.
+    pub fn with_mishaps(self, mishaps: Option<Mishaps>) -> Self {
+        Self { mishaps, ..self }
+    }
+
     /// The counts of a partition that had a task in this process, whether or not it has one now.
     pub fn known_progress(&self, key: &TopicPartition) -> Option<Arc<PartitionProgress>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
@@ -78,6 +86,7 @@ impl Work for PartitionWork {
             sink: self.sink.clone(),
             dead_letters: self.dead_letters.clone(),
             buffers: self.buffers.clone(),
+            mishaps: self.mishaps.clone(),
         };
         Box::pin(task::run(parts, key, spec, context))
     }

@@ -1,7 +1,7 @@
 //! The sink: where documents go.
 //!
-//! Guarantees: every submitted [`Segment`] gets exactly one [`Outcome`], also when the sink is restarted ([`Outcome::Lost`]); an outcome `Settled` means that the server has confirmed
-//! or finally refused every item of it. Owns the contract between pipeline and sink, and one sender ([`SinkHandle`]). Does not know Kafka, offsets or records: an item is an action line and a source line.
+//! Guarantees: every submitted [`Segment`] gets exactly one [`Outcome`], also when the sink is restarted ([`Outcome::Lost`]); an outcome `Settled` means that the server, or the disk, has confirmed
+//! or the server finally refused every item of it. Owns the contract between pipeline and sink, and one sender ([`SinkHandle`]). Does not know Kafka, offsets or records: an item is an action line and a source line.
 
 use tokio::sync::{mpsc, watch};
 
@@ -12,6 +12,7 @@ pub(crate) mod answer;
 mod bulk;
 pub(crate) mod classify;
 pub mod elasticsearch;
+pub mod file;
 pub(crate) mod node;
 mod pace;
 mod segments;

@@ -1,12 +1,10 @@
-//! The plain-text form: which form a client accepts, aligned tables, and the escaping of text from outside.
-//!
-//! Guarantees that a table's cell and a log's field hold no control character, line break or character that reorders its neighbours, whatever a topic, a server or a client
-//! said. Tables are for people: upper-case header, two spaces between columns, `-` for what is not known.
+//! The plain-text form: which form a client accepts. Aligned tables and the escaping of text from outside are [`crate::table`]'s, which the command line shares.
 
 use axum::http::{HeaderMap, header};
 
 use super::ProblemCode;
 use super::problem::ApiError;
+pub(super) use crate::table::{Table, bounded, cell, cut, escape};
 
 /// The media type of tables and probes.
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
@@ -84,95 +82,6 @@ fn quality(text: &str) -> u16 {
     }
 }
 
-/// `text` with every character escaped that could break a line, drive a terminal or reorder its neighbours.
-pub(super) fn escape(text: &str) -> String {
-    if !text.chars().any(is_unsafe) {
-        return text.to_owned();
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if is_unsafe(character) {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
-}
-
-/// The first `limit` characters of `text`, escaped; a cut is marked.
-pub(super) fn bounded(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        Some((end, _)) => format!("{}…", escape(text.get(..end).unwrap_or_default())),
-        None => escape(text),
-    }
-}
-
-/// `text` in at most `columns` characters once it is escaped, as a table does; a cut is marked.
-pub(super) fn cut(text: &str, columns: usize) -> String {
-    let mut ends = Vec::new();
-    let mut width = 0;
-    for (start, character) in text.char_indices() {
-        ends.push((start, width));
-        width += if is_unsafe(character) { character.escape_default().count() } else { 1 };
-        if width > columns {
-            // The mark takes one column.
-            let end = ends.iter().rev().find(|(_, before)| *before < columns).map_or(0, |(start, _)| *start);
-            return format!("{}…", text.get(..end).unwrap_or_default());
-        }
-    }
-    text.to_owned()
-}
-
-fn is_unsafe(character: char) -> bool {
-    // Line separators, marks and overrides of direction, zero-width joiners' neighbours, the byte order mark.
-    let is_invisible = matches!(character, '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    character.is_control() || is_invisible
-}
-
-/// Rows under a header, aligned.
-pub(super) struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(super) fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|name| (*name).to_owned()).collect()] }
-    }
-
-    /// Adds a row; cells are escaped, an empty one becomes `-`.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { escape(&cell) };
-        self.rows.push(cells.into_iter().map(shown).collect());
-    }
-
-    pub(super) fn render(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let mut widths = vec![0usize; columns];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let mut out = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        out
-    }
-}
-
-/// A cell for a value that may be unknown.
-pub(super) fn cell<T: ToString>(value: Option<T>) -> String {
-    value.map(|known| known.to_string()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -207,35 +116,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_name_with_control_characters_cannot_forge_a_row() {
-        let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(["a\nFORGED  running\u{1b}[31m\u{202e}".to_owned(), String::new()]);
-        let rendered = table.render();
-        assert_eq!(rendered.lines().count(), 2);
-        assert!(rendered.contains(r"a\nFORGED  running\u{1b}[31m\u{202e}"), "{rendered}");
-        assert!(rendered.ends_with("  -\n"));
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters() {
-        assert_eq!(bounded("日志日志", 2), "日志…");
-        assert_eq!(bounded("日志", 2), "日志");
-    }
-
     proptest! {
-        #[test]
-        fn no_reason_widens_its_column(text in any::<String>(), columns in 1..100usize) {
-            let shown = escape(&cut(&text, columns));
-            prop_assert!(shown.chars().count() <= columns, "{shown:?}");
-            prop_assert!(shown == escape(&text) || shown.ends_with('…'));
-        }
-
-        #[test]
-        fn escaped_text_is_one_harmless_line(text in any::<String>()) {
-            prop_assert!(!escape(&text).chars().any(is_unsafe));
-        }
-
         #[test]
         fn no_accept_header_panics(accept in "[ -~]{0,60}") {
             let _ = accepting(&accept);

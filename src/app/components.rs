@@ -27,7 +27,7 @@ pub(super) enum Component {
     Consumer,
     /// Asks for the ends of the partitions.
     LogEnds,
-    /// The bulk sink.
+    /// The sink.
     Sink,
     /// Counts the dead letters in the sink.
     DeadLetters,

@@ -32,7 +32,7 @@ const NAME_THE_FILE: &str = "name the configuration file with --config or DROVER
 /// A server that does not answer, or does not have what the file names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreachable {
-    /// `kafka` or `elasticsearch`.
+    /// `kafka`, `etcd`, `elasticsearch`, or `sink` for the folder of a file sink.
     pub server: &'static str,
     /// What is wrong.
     pub detail: String,
@@ -224,7 +224,7 @@ mod tests {
                 "config.yaml:2:3: kafka.brokres: 'brokres' is not known here",
                 "    did you mean 'brokers'?",
                 "config.yaml:4:7: sink: 'sink' is given together with 'elasticsearch' on line 3",
-                "    remove sink: this version does not write files yet",
+                "    keep one of the two",
                 "config.yaml: 3 problems",
             ]
         );

@@ -207,10 +207,9 @@ fn sink(
 ) -> Option<SinkConfig> {
     if let (Some((_, elasticsearch)), Some((path, file))) = (&elasticsearch_place, &file_place) {
         let detail = format!("'sink' is given together with 'elasticsearch' on line {}", elasticsearch.line);
-        reader.problem(file.problem(path, detail, "remove sink: this version does not write files yet"));
+        reader.problem(file.problem(path, detail, "keep one of the two"));
     }
-    let is_chosen = elasticsearch_place.is_none();
-    let file = file_place.as_ref().and_then(|(path, node)| file_sink(reader, path, node, is_chosen));
+    let file = file_place.as_ref().and_then(|(path, node)| file_sink(reader, path, node));
     if let Some((path, node)) = elasticsearch_place {
         return elasticsearch(reader, &path, node).map(SinkConfig::Elasticsearch);
     }
@@ -222,27 +221,44 @@ fn sink(
         Found::Wrong => None,
         Found::Absent => {
             let detail = "nothing says where documents go";
-            reader.problem(root.problem("elasticsearch.urls", detail, "add elasticsearch: {urls: [\"http://HOST:9200\"]}"));
+            reader.problem(root.problem(
+                "elasticsearch.urls",
+                detail,
+                "add elasticsearch: {urls: [\"http://HOST:9200\"]}, or sink: {file: FOLDER} to write files",
+            ));
             None
         }
     }
 }
 
-fn file_sink(reader: &mut Reader<'_>, path: &str, node: &Node, is_chosen: bool) -> Option<SinkConfig> {
+fn file_sink(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<SinkConfig> {
     let mut section = reader.section(path, node)?;
     let file = section.take("file");
     reader.refuse_unknown(&section);
     let Some((path, node)) = file else {
-        reader.problem(node.problem(&section.place_of("file"), "the folder is missing", "remove sink and configure elasticsearch"));
+        reader.problem(node.problem(
+            &section.place_of("file"),
+            "the folder is missing",
+            "write file: FOLDER, or remove sink and configure elasticsearch",
+        ));
         return None;
     };
-    if is_chosen {
-        reader.problem(not_yet::problem(NotYet::FileSink, &path, node));
-    }
     reader.path(&path, node).map(|dir| SinkConfig::File { dir })
 }
 
 impl ElasticsearchConfig {
+    /// Anonymous access to one node, everything else as built in.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, and what helps.
+    pub fn at(url: &str) -> Result<Self, String> {
+        match address::url(url) {
+            Ok(url) => Ok(Self::new(vec![url])),
+            Err(Mistake { detail, remedy }) => Err(format!("{detail}; {remedy}")),
+        }
+    }
+
     /// Anonymous access to `urls`, everything else as built in.
     fn new(urls: Vec<String>) -> Self {
         Self {
@@ -856,7 +872,8 @@ mod tests {
             ("elasticsearch: {urls: ['http://e:1'], bulk: {compression: zstd}}", "elasticsearch.bulk.compression"),
             ("elasticsearch: {urls: ['http://e:1'], bulk: {size: 1}}", "elasticsearch.bulk.size"),
             ("sink: {}", "sink.file"),
-            ("sink: {file: b}", "sink.file"),
+            ("sink: {file: ''}", "sink.file"),
+            ("sink: {file: b, rotate: 1}", "sink.rotate"),
         ] {
             let kafka = if sink.starts_with('{') { "" } else { "kafka: {brokers: ['a:1']}\n" };
             let paths: Vec<String> = places(&format!("{kafka}{sink}\n")).into_iter().map(|(path, _)| path).collect();
@@ -877,15 +894,18 @@ tls:
 readiness: {require: [kafka, etcd]}
 topics: [{topic: t, formt: json}]
 ";
-        let expected = [("sink.file", 2), ("auth.tokens_file", 5), ("tls", 7), ("tls.key_file", 7), ("topics[0].formt", 9)];
+        let expected = [("auth.tokens_file", 5), ("tls", 7), ("tls.key_file", 7), ("topics[0].formt", 9)];
         assert_eq!(places(text), expected.map(|(path, line)| (path.to_owned(), line)));
     }
 
     #[test]
     fn dead_letters_cannot_go_into_the_index_of_a_sink_that_writes_files() {
         let found = problems("kafka: {brokers: ['a:1']}\nsink: {file: out}\ndead_letters: {store: elasticsearch}\n");
-        let problem = found.iter().find(|problem| problem.path == "dead_letters.store").expect("a problem of the store");
-        assert_eq!((problem.line, problem.remedy.as_str()), (3, "write store: local, or configure elasticsearch instead of sink"));
+        let [problem] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (problem.path.as_str(), problem.line, problem.remedy.as_str()),
+            ("dead_letters.store", 3, "write store: local, or configure elasticsearch instead of sink")
+        );
     }
 
     #[test]

@@ -12,8 +12,6 @@ pub(super) enum NotYet {
     Tokens,
     /// `tls`.
     Tls,
-    /// `sink.file`.
-    FileSink,
 }
 
 /// The problem of a setting that this version does not do yet.
@@ -21,7 +19,6 @@ pub(super) fn problem(what: NotYet, path: &str, node: &Node) -> Problem {
     let (detail, remedy) = match what {
         NotYet::Tokens => ("tokens are not checked by this version yet", "remove it and guard the address in another way"),
         NotYet::Tls => ("this version does not serve TLS yet", "remove it and put a TLS proxy in front"),
-        NotYet::FileSink => ("this version does not write files yet", "remove sink and configure elasticsearch"),
     };
     node.problem(path, detail, remedy)
 }

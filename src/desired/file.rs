@@ -4,6 +4,7 @@
 //! symlink), since only a hash of the content decides; a file that is missing, unreadable or malformed leaves the last good list in force, and the source's status says
 //! what is wrong and since when. Fields that only take effect at a start keep their running values and are listed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,17 +69,18 @@ impl FileView {
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    variables: BTreeMap<String, String>,
     running: Arc<Config>,
     out: watch::Sender<FileView>,
 }
 
 impl FileSource {
-    /// A watcher of `path`, whose content at the start was `loaded`.
-    pub fn new(path: PathBuf, loaded: &Loaded, now: Timestamp) -> (Self, watch::Receiver<FileView>) {
+    /// A watcher of `path`, whose content at the start was `loaded`. What `variables` name wins over the process's environment, as it must have when `path` was loaded.
+    pub fn new(path: PathBuf, variables: BTreeMap<String, String>, loaded: &Loaded, now: Timestamp) -> (Self, watch::Receiver<FileView>) {
         let view = FileView::new(&path, loaded, now);
         let running = view.config.clone();
         let (out, views) = watch::channel(view);
-        (Self { path, running, out }, views)
+        (Self { path, variables, running, out }, views)
     }
 
     /// Reads the file again and again until cancelled.
@@ -96,7 +98,7 @@ impl FileSource {
     }
 
     fn read_again(&self, now: Timestamp) {
-        let result = config::load(&self.path, &|name| std::env::var(name).ok());
+        let result = config::load(&self.path, &config::environment(&self.variables));
         self.out.send_if_modified(|view| apply(view, result, &self.running, now));
     }
 }

@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use sha2::{Digest as _, Sha256};
 
 use super::client;
 use super::ffi::{self, Description};
@@ -87,16 +90,37 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+/// Where the UUIDs of topics come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicIds {
+    /// The brokers are asked.
+    Brokers,
+    /// There are none. For brokers that never answer when asked, as librdkafka's mock cluster.
+    Absent,
+    /// Made from the number of a mock cluster's life and the topic's name: [`MockBroker::topic_ids`](super::mock::MockBroker::topic_ids). The topics of the cluster's next life are other ones.
+    OfLife([u8; 16]),
+}
+
+impl TopicIds {
+    /// The UUID of a topic that exists, where it is not the brokers' to tell; 22 characters, as Kafka prints one.
+    fn of(self, name: &TopicName) -> Option<String> {
+        let Self::OfLife(life) = self else { return None };
+        let digest = Sha256::new().chain_update(life).chain_update(name.as_str()).finalize();
+        let (uuid, _) = digest.split_first_chunk::<16>()?;
+        Some(URL_SAFE_NO_PAD.encode(uuid))
+    }
+}
+
 /// Asks the brokers. Cloning shares the client.
 #[derive(Clone)]
 pub struct Lookups {
     client: Arc<BaseConsumer<Quiet>>,
-    has_topic_ids: bool,
+    topic_ids: TopicIds,
 }
 
 impl Lookups {
-    /// A client for questions; connects when the first is asked. `has_topic_ids` is false for brokers that are known to have none and never answer when asked, as librdkafka's mock cluster.
-    pub fn new(config: &KafkaConfig, has_topic_ids: bool) -> Result<Self, LookupError> {
+    /// A client for questions; connects when the first is asked.
+    pub fn new(config: &KafkaConfig, topic_ids: TopicIds) -> Result<Self, LookupError> {
         let mut settings = client::base(config);
         // Committed offsets can be asked for by group without being a member: nothing subscribes here.
         // The end of a partition is its high watermark, not the last stable offset.
@@ -106,7 +130,7 @@ impl Lookups {
             settings.remove(name);
         }
         let client = settings.create_with_context(Quiet::default()).map_err(LookupError::Create)?;
-        Ok(Self { client: Arc::new(client), has_topic_ids })
+        Ok(Self { client: Arc::new(client), topic_ids })
     }
 
     /// What Kafka says of each of these topics.
@@ -117,7 +141,7 @@ impl Lookups {
 
     fn describe_now(&self, names: &[TopicName]) -> Result<BTreeMap<TopicName, TopicLook>, LookupError> {
         self.serve();
-        if !self.has_topic_ids {
+        if self.topic_ids != TopicIds::Brokers {
             return self.describe_by_metadata(names);
         }
         let mut looks = BTreeMap::new();
@@ -140,7 +164,7 @@ impl Lookups {
             let topic = metadata.topics().iter().find(|topic| topic.name() == name.as_str());
             let look = match topic {
                 Some(topic) if topic.error().is_none() => {
-                    TopicLook::Exists { topic_id: None, partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX) }
+                    TopicLook::Exists { topic_id: self.topic_ids.of(name), partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX) }
                 }
                 Some(topic) => unavailable(topic.error().unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN).into(), String::new()),
                 None => TopicLook::Missing,

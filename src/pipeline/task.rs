@@ -18,6 +18,7 @@ use super::failpoints;
 use super::format::{Formatted, Formatter};
 use super::ledger::Ledger;
 use super::letters::{self, Death};
+use super::mishaps::Mishaps;
 use super::progress::{PartitionProgress, State, now_ms};
 use crate::causes::chain;
 use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
@@ -47,6 +48,7 @@ pub(super) struct Parts {
     pub(super) sink: SinkHandle,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) buffers: Buffers,
+    pub(super) mishaps: Option<Mishaps>,
 }
 
 /// What the ledger keeps of a chunk until it is settled.
@@ -188,6 +190,9 @@ impl Task {
     async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
         self.progress.busy();
         failpoints::partition_task(&self.key).await;
+        if let Some(mishaps) = &self.parts.mishaps {
+            mishaps.strike();
+        }
         if chunk.is_empty() {
             self.ledger.pass(chunk.next_offset());
             self.publish();

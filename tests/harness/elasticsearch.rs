@@ -1,4 +1,4 @@
-//! A real Elasticsearch: one node without security, and what tests ask of it.
+//! A real Elasticsearch or OpenSearch: one node without security, and what tests ask of it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::checker::Document;
 use super::http::{self, Answer};
 use super::process::{Process, RunFolder, User, free_port};
-use super::servers::{fetched, java_home};
+use super::servers::{fetched, java_home, newer_java_home};
 use super::wait::try_wait_until;
 
 /// About 12 s on two idle cores, 50 s were seen beside a compiler.
@@ -24,9 +24,61 @@ const AVAILABLE_WITHIN: Duration = Duration::from_secs(30);
 /// Documents of one page of a scan; the server's own limit is 10,000.
 const PAGE: usize = 10_000;
 
-/// A real Elasticsearch with one node on a free port.
+/// Which program answers the bulk requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// Elasticsearch 8.19.
+    Elasticsearch8,
+    /// Elasticsearch 9.1.
+    Elasticsearch9,
+    /// OpenSearch 3.4.
+    OpenSearch3,
+}
+
+impl Product {
+    /// Its name for `tests/servers/fetch.sh`.
+    fn fetch_name(self) -> &'static str {
+        match self {
+            Self::Elasticsearch8 => "elasticsearch",
+            Self::Elasticsearch9 => "elasticsearch-9",
+            Self::OpenSearch3 => "opensearch",
+        }
+    }
+
+    /// The name of its program and of its own settings file.
+    fn program(self) -> &'static str {
+        if self == Self::OpenSearch3 { "opensearch" } else { "elasticsearch" }
+    }
+
+    /// What its environment variables begin with.
+    fn prefix(self) -> &'static str {
+        if self == Self::OpenSearch3 { "OPENSEARCH" } else { "ES" }
+    }
+
+    /// `None` where no Java is new enough for it.
+    fn java_home(self) -> Result<Option<PathBuf>, String> {
+        if self == Self::Elasticsearch8 { java_home().map(Some) } else { newer_java_home() }
+    }
+
+    /// Whether it can run here. When it is left out, that is printed.
+    pub fn is_there(self) -> bool {
+        let is_there = self.java_home().unwrap_or_else(|reason| panic!("{reason}")).is_some();
+        if !is_there {
+            eprintln!("LEFT OUT: {self:?} needs Java 21 or newer; see tests/servers/fetch.sh");
+        }
+        is_there
+    }
+
+    /// The error type of a document that is no JSON.
+    pub fn parsing_error(self) -> &'static str {
+        if self == Self::OpenSearch3 { "mapper_parsing_exception" } else { "document_parsing_exception" }
+    }
+}
+
+/// A real Elasticsearch or OpenSearch with one node on a free port.
 #[derive(Debug)]
 pub struct Elasticsearch {
+    product: Product,
     home: PathBuf,
     java_home: PathBuf,
     port: u16,
@@ -71,23 +123,29 @@ impl Hit {
 
 impl Elasticsearch {
     /// Fetches what is missing, starts, and waits until the cluster is at least yellow.
-    pub fn start() -> Result<Self, String> {
-        Self::start_with("")
+    pub fn start(product: Product) -> Result<Self, String> {
+        Self::start_with(product, "")
     }
 
-    /// The same with more lines for `elasticsearch.yml`.
-    pub fn start_with(settings: &str) -> Result<Self, String> {
-        let home = fetched("elasticsearch")?;
-        let java_home = java_home()?;
+    /// The same with more lines for `elasticsearch.yml` or `opensearch.yml`.
+    pub fn start_with(product: Product, settings: &str) -> Result<Self, String> {
+        let home = fetched(product.fetch_name())?;
+        let java_home = product.java_home()?.ok_or("no Java is new enough")?;
         let (port, transport_port) = (free_port(), free_port());
-        let folder = RunFolder::new("elasticsearch", User::Unprivileged);
-        folder.write("config/elasticsearch.yml", &configuration(&folder, port, transport_port, settings));
-        folder.write("config/jvm.options", JVM_OPTIONS);
+        let folder = RunFolder::new(product.fetch_name(), User::Unprivileged);
+        let settings_file = format!("config/{}.yml", product.program());
+        folder.write(&settings_file, &configuration(product, &folder, port, transport_port, settings));
+        folder.write("config/jvm.options", &jvm_options(product, &home));
         folder.write("config/log4j2.properties", LOGGING);
         folder.folder("tmp");
-        let server = Self { home, java_home, port, process: Mutex::new(None), folder };
+        let server = Self { product, home, java_home, port, process: Mutex::new(None), folder };
         server.launch()?;
         Ok(server)
+    }
+
+    /// Which program this is.
+    pub fn product(&self) -> Product {
+        self.product
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -133,7 +191,7 @@ impl Elasticsearch {
         self.resume();
         let runs = self.process.lock().is_ok_and(|mut process| process.as_mut().is_some_and(|process| process.ended().is_none()));
         if !runs && let Err(reason) = self.launch() {
-            eprintln!("Elasticsearch does not come back: {reason}");
+            eprintln!("{:?} does not come back: {reason}", self.product);
         }
     }
 
@@ -247,30 +305,38 @@ impl Elasticsearch {
 
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
-        super::process::tail(&self.folder.path().join("elasticsearch.log"), 60)
+        super::process::tail(&self.folder.path().join(format!("{}.log", self.product.program())), 60)
     }
 
     fn launch(&self) -> Result<(), String> {
         let folder = self.folder.path();
-        let mut command = Command::new(self.home.join("bin/elasticsearch"));
-        command.env("ES_JAVA_HOME", &self.java_home).env("ES_PATH_CONF", folder.join("config")).env("ES_TMPDIR", folder.join("tmp"));
-        command.env("ES_JAVA_OPTS", "-Xms1g -Xmx1g -XX:-AlwaysPreTouch").env_remove("JAVA_TOOL_OPTIONS").env_remove("JAVA_HOME").env("HOME", folder);
-        let mut process = Process::start(&self.folder, "elasticsearch", command);
+        let (program, prefix) = (self.product.program(), self.product.prefix());
+        let mut command = Command::new(self.home.join("bin").join(program));
+        command.env(format!("{prefix}_JAVA_HOME"), &self.java_home).env(format!("{prefix}_PATH_CONF"), folder.join("config"));
+        command.env(format!("{prefix}_TMPDIR"), folder.join("tmp")).env(format!("{prefix}_JAVA_OPTS"), "-Xms1g -Xmx1g -XX:-AlwaysPreTouch");
+        command.env_remove("JAVA_TOOL_OPTIONS").env_remove("JAVA_HOME").env("HOME", folder);
+        let mut process = Process::start(&self.folder, program, command);
         let outcome = try_wait_until(START_WITHIN, || {
             if let Some(status) = process.ended() {
-                return Some(Err(format!("Elasticsearch ended with {status} while starting:\n{}", process.log_tail())));
+                return Some(Err(format!("{:?} ended with {status} while starting:\n{}", self.product, process.log_tail())));
             }
             let answer = http::send_json("GET", &format!("{}/_cluster/health?wait_for_status=yellow&timeout=5s", self.url()), None).ok()?;
             (answer.status == 200).then_some(Ok(()))
         });
-        outcome.unwrap_or_else(|| Err(format!("Elasticsearch does not answer within {START_WITHIN:?}:\n{}", process.log_tail())))?;
+        outcome.unwrap_or_else(|| Err(format!("{:?} does not answer within {START_WITHIN:?}:\n{}", self.product, process.log_tail())))?;
         *self.process.lock().expect("no panic while starting") = Some(process);
         Ok(())
     }
 }
 
-/// The heap comes by `ES_JAVA_OPTS`; the file must exist and not be empty.
-const JVM_OPTIONS: &str = "-XX:+UseG1GC\n-XX:+ExitOnOutOfMemoryError\n-Djava.io.tmpdir=${ES_TMPDIR}\n";
+/// The heap comes by the environment; the file must exist and not be empty. OpenSearch 3 does not start without its agent, which took the place of Java's security manager.
+fn jvm_options(product: Product, home: &Path) -> String {
+    let agent = match product {
+        Product::OpenSearch3 => format!("-javaagent:{}\n", home.join("agent/opensearch-agent.jar").display()),
+        Product::Elasticsearch8 | Product::Elasticsearch9 => String::new(),
+    };
+    format!("-XX:+UseG1GC\n-XX:+ExitOnOutOfMemoryError\n-Djava.io.tmpdir=${{{}_TMPDIR}}\n{agent}", product.prefix())
+}
 
 const LOGGING: &str = "\
 status=error
@@ -283,9 +349,10 @@ rootLogger.appenderRef.console.ref=console
 ";
 
 /// Without the disk threshold a full disk turns every test red. An unknown setting stops the server: this distribution has few modules.
-fn configuration(folder: &RunFolder, port: u16, transport_port: u16, settings: &str) -> String {
+fn configuration(product: Product, folder: &RunFolder, port: u16, transport_port: u16, settings: &str) -> String {
     let data: &Path = &folder.folder("data");
     let logs: &Path = &folder.folder("logs");
+    let security = if product == Product::OpenSearch3 { "" } else { "xpack.security.enabled: false" };
     format!(
         "\
 cluster.name: drover-test
@@ -297,7 +364,7 @@ transport.port: {transport_port}
 path.data: {}
 path.logs: {}
 cluster.routing.allocation.disk.threshold_enabled: false
-xpack.security.enabled: false
+{security}
 {settings}
 ",
         data.display(),

@@ -7,7 +7,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 use std::thread;
 use std::time::Instant;
 
-use super::elasticsearch::Elasticsearch;
+use super::elasticsearch::{Elasticsearch, Product};
 use super::kafka::Kafka;
 
 /// Both servers.
@@ -15,7 +15,7 @@ use super::kafka::Kafka;
 pub struct Servers {
     /// Kafka, one broker.
     pub kafka: Kafka,
-    /// Elasticsearch, one node.
+    /// Elasticsearch 8, one node.
     pub elasticsearch: Elasticsearch,
 }
 
@@ -26,7 +26,7 @@ fn servers() -> &'static Servers {
     let started = SERVERS.get_or_init(|| {
         let started = Instant::now();
         let kafka = thread::spawn(Kafka::start);
-        let elasticsearch = Elasticsearch::start();
+        let elasticsearch = Elasticsearch::start(Product::Elasticsearch8);
         eprintln!("Kafka and Elasticsearch took {:.1} s to start", started.elapsed().as_secs_f32());
         Ok(Servers { kafka: kafka.join().unwrap_or_else(|_| Err("Kafka's start panicked".to_owned()))?, elasticsearch: elasticsearch? })
     });
@@ -104,4 +104,9 @@ pub fn java_home() -> Result<std::path::PathBuf, String> {
     let real = java.canonicalize().map_err(|error| format!("{}: {error}", java.display()))?;
     let home = real.parent().and_then(std::path::Path::parent).ok_or_else(|| format!("{} is not in a Java home", real.display()))?;
     Ok(home.to_owned())
+}
+
+/// The home of a Java 21 or newer; `None` where it is left out, because there is none and nothing can fetch one.
+pub fn newer_java_home() -> Result<Option<std::path::PathBuf>, String> {
+    Ok(Some(fetched("java-21")?).filter(|home| !home.as_os_str().is_empty()))
 }

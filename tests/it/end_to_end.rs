@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use drover::app::{self, End, Options, StartError};
 use drover::config;
+use drover::kafka::TopicIds;
 use futures::channel::mpsc;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -31,7 +32,7 @@ use crate::harness::wait::wait_until;
 use crate::sink::stub::{self, ItemRule, StubServer};
 
 /// For tests with a second start. It leaves room for one heartbeat that is late: they come every 3 s.
-const SHORT_SESSION: &str = ", session.timeout.ms: 6000";
+pub(crate) const SHORT_SESSION: &str = ", session.timeout.ms: 6000";
 
 /// Longer than anything here takes when all is well, also on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -65,7 +66,7 @@ impl Write for Log {
 }
 
 /// A mock cluster with a ledger of what was produced: the place in a partition's list is the offset.
-struct Broker {
+pub(crate) struct Broker {
     /// Owns the cluster.
     producer: FutureProducer,
     ledger: BTreeMap<(String, i32), Vec<Option<Vec<u8>>>>,
@@ -96,7 +97,7 @@ impl Broker {
         self.producer.client().mock_cluster().expect("the producer's cluster")
     }
 
-    fn addresses(&self) -> String {
+    pub(crate) fn addresses(&self) -> String {
         self.cluster().bootstrap_servers()
     }
 
@@ -108,13 +109,13 @@ impl Broker {
     }
 
     /// Every document id of the topic's records, as drover has to make them.
-    fn ids(&self, topic: &str) -> BTreeSet<String> {
+    pub(crate) fn ids(&self, topic: &str) -> BTreeSet<String> {
         let own = self.ledger.iter().filter(|((name, _), _)| name == topic);
         own.flat_map(|((name, partition), records)| (0..records.len()).map(move |offset| format!("{name}:{partition}:{offset}"))).collect()
     }
 
     /// The value of the record that an id names.
-    fn value(&self, id: &str) -> Option<&[u8]> {
+    pub(crate) fn value(&self, id: &str) -> Option<&[u8]> {
         let mut parts = id.split(':');
         let topic = parts.next().expect("a topic").to_owned();
         let partition = parts.next().and_then(|text| text.parse().ok()).expect("a partition");
@@ -124,16 +125,16 @@ impl Broker {
 }
 
 /// One test's world: a broker, a bulk server, a folder, and the runtime on which the application runs.
-struct World {
-    broker: Broker,
-    stub: StubServer,
-    folder: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) broker: Broker,
+    pub(crate) stub: StubServer,
+    pub(crate) folder: tempfile::TempDir,
     log: Log,
     runtime: Option<Runtime>,
 }
 
 impl World {
-    fn new(topics: &[(&str, i32)]) -> Self {
+    pub(crate) fn new(topics: &[(&str, i32)]) -> Self {
         let log = Log::default();
         let thread_log = log.clone();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -151,7 +152,7 @@ impl World {
     }
 
     /// Produces to one partition and waits until all of it is there.
-    fn produce<V: Into<Vec<u8>>>(&mut self, topic: &str, partition: i32, values: impl IntoIterator<Item = V>) {
+    pub(crate) fn produce<V: Into<Vec<u8>>>(&mut self, topic: &str, partition: i32, values: impl IntoIterator<Item = V>) {
         self.produce_any(topic, partition, values.into_iter().map(|value| Some(value.into())));
     }
 
@@ -175,7 +176,7 @@ impl World {
     }
 
     /// Many small JSON records, `{"of":"TOPIC","n":N}`, evenly over the topic's partitions.
-    fn produce_numbers(&mut self, topic: &str, numbers: std::ops::Range<usize>) {
+    pub(crate) fn produce_numbers(&mut self, topic: &str, numbers: std::ops::Range<usize>) {
         let partitions = self.broker.ledger.keys().filter(|(name, _)| name == topic).count();
         for partition in 0..partitions {
             let own = numbers.clone().filter(|number| number % partitions == partition);
@@ -185,12 +186,12 @@ impl World {
     }
 
     /// A configuration with these topics (a YAML list).
-    fn configure(&self, topics: &str) {
+    pub(crate) fn configure(&self, topics: &str) {
         self.configure_with(topics, "10s", "");
     }
 
     /// The same with the time for stopping and further properties of the Kafka client.
-    fn configure_with(&self, topics: &str, shutdown_timeout: &str, properties: &str) {
+    pub(crate) fn configure_with(&self, topics: &str, shutdown_timeout: &str, properties: &str) {
         let text = format!(
             "kafka: {{brokers: ['{}'], properties: {{fetch.wait.max.ms: 10{properties}}}}}\n\
              elasticsearch: {{urls: ['{}'], bulk: {{linger: 20ms, timeout: 10s}}}}\n\
@@ -202,22 +203,23 @@ impl World {
         std::fs::write(self.config_path(), text).expect("a file in our folder");
     }
 
-    fn config_path(&self) -> std::path::PathBuf {
+    pub(crate) fn config_path(&self) -> std::path::PathBuf {
         self.folder.path().join("config.yaml")
     }
 
     /// Starts the application on the configuration without waiting.
-    fn launch(&self) -> App {
+    pub(crate) fn launch(&self) -> App {
         let loaded = config::load(&self.config_path(), &|_| None).unwrap_or_else(|error| panic!("{}", config::check::text(&error)));
         let port = free_port();
         let (signals, received) = mpsc::unbounded();
-        let options = Options { config_path: self.config_path(), listen: Some(([127, 0, 0, 1], port).into()), insecure: false, topic_ids: false };
+        let listen = Some(([127, 0, 0, 1], port).into());
+        let options = Options { listen, topic_ids: TopicIds::Absent, ..Options::new(self.config_path()) };
         let life = self.runtime().spawn(app::run(loaded, options, received));
         App { url: format!("http://127.0.0.1:{port}"), signals, life }
     }
 
     /// Starts the application and waits until it is ready.
-    fn start(&self) -> App {
+    pub(crate) fn start(&self) -> App {
         let app = self.launch();
         wait_until("the application is ready", SOON, || {
             assert!(!app.life.is_finished(), "it ended before it was ready");
@@ -228,14 +230,14 @@ impl World {
     }
 
     /// Asks the application to stop; how it ended and after how long.
-    fn stop(&self, app: App) -> (End, Duration) {
+    pub(crate) fn stop(&self, app: App) -> (End, Duration) {
         let asked = Instant::now();
         app.signals.unbounded_send("SIGTERM").expect("it listens");
         let end = self.ended(app).expect("it had started");
         (end, asked.elapsed())
     }
 
-    fn ended(&self, app: App) -> Result<End, StartError> {
+    pub(crate) fn ended(&self, app: App) -> Result<End, StartError> {
         self.runtime().block_on(async { tokio::time::timeout(SOON, app.life).await }).expect("an end in time").expect("no panic")
     }
 
@@ -245,7 +247,7 @@ impl World {
     }
 
     /// Waits until all of the topic's tasks run and have committed and shown everything that was produced; the topic's status then.
-    fn await_caught_up(&self, app: &App, topic: &str) -> Value {
+    pub(crate) fn await_caught_up(&self, app: &App, topic: &str) -> Value {
         let is_caught_up = |task: &Value| {
             let partition = i32::try_from(task["partition"].as_i64()?).ok()?;
             let records = self.broker.ledger.get(&(topic.to_owned(), partition))?.len();
@@ -283,8 +285,8 @@ impl Drop for World {
 }
 
 /// A running application.
-struct App {
-    url: String,
+pub(crate) struct App {
+    pub(crate) url: String,
     signals: mpsc::UnboundedSender<&'static str>,
     life: JoinHandle<Result<End, StartError>>,
 }
@@ -316,7 +318,7 @@ impl App {
         self.get(&format!("/api/v1/tasks?topic={topic}&limit=1000"))["items"].as_array().expect("items").clone()
     }
 
-    fn task(&self, topic: &str, partition: i32) -> Value {
+    pub(crate) fn task(&self, topic: &str, partition: i32) -> Value {
         self.get(&format!("/api/v1/tasks/{topic}/{partition}"))
     }
 
@@ -325,7 +327,7 @@ impl App {
     }
 
     /// Waits until each of the topic's tasks waits, for the reason that is asked for.
-    fn await_waiting(&self, topic: &str, reason: impl Fn(&str) -> bool) {
+    pub(crate) fn await_waiting(&self, topic: &str, reason: impl Fn(&str) -> bool) {
         let fits = |task: &Value| task["state"] == "waiting" && task["reason"]["code"].as_str().is_some_and(&reason);
         wait_until(&format!("every task of {topic} waits"), SOON, || {
             let tasks = self.tasks(topic);

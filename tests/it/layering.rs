@@ -39,6 +39,11 @@ const MUST_NOT: &[(&str, &[&str])] = &[
     ("sink/classify.rs", &["tokio", "async ", "Timestamp::now", "Instant::now"]),
     ("sink/answer.rs", &["tokio", "async ", "Timestamp::now", "Instant::now"]),
     ("dead_letters", &["rdkafka", "axum", "crate::kafka", "crate::pipeline", "crate::api", "crate::app"]),
+    ("table.rs", &["tokio", "crate::"]),
+    (
+        "cli",
+        &["rdkafka", "axum", "etcd_client", "crate::api", "crate::app", "crate::kafka", "crate::pipeline", "crate::desired", "crate::supervisor"],
+    ),
     ("api", &["rdkafka", "elasticsearch::", "Mutex", "RwLock", "crate::app", "crate::pipeline"]),
 ];
 

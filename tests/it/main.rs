@@ -1,7 +1,10 @@
 //! The hermetic tests: no server, no network beyond loopback, quick.
 
+mod cli;
 mod config_errors;
+mod demo;
 mod end_to_end;
+mod file_sink;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod layering;

@@ -7,6 +7,8 @@ mod etcd;
 mod harness;
 mod main_job;
 mod many_topics;
+mod other_sinks;
+mod replay;
 mod smoke;
 mod supervised;
 mod surface;

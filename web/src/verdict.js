@@ -41,6 +41,14 @@ function withoutRepeatedRemedies(causes) {
   });
 }
 
+/** How many tasks suffer, in which states: of the server's "of 8 tasks 2 waiting, 1 backoff", so that it can be said in the reader's language. Null where the text is another one. */
+export function tasksOf(detail) {
+  const match = detail?.match(/^of (\d+) tasks ((?:\d+ [a-z]+(?:, |$))+)$/);
+  if (!match) return null;
+  const states = match[2].split(', ').map((part) => part.split(' '));
+  return { all: Number(match[1]), states: states.map(([some, state]) => ({ some: Number(some), state })) };
+}
+
 function causeOf(check, topics) {
   const slash = check.name.indexOf('/');
   const kind = slash < 0 ? check.name : check.name.slice(0, slash);

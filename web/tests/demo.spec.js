@@ -1,6 +1,7 @@
-// The page of a real drover, `drover demo`, at DROVER_URL. Told by the environment because who starts it also stops it.
+// The page of a real drover, `drover demo`.
 //
-//   DROVER_URL=http://127.0.0.1:8080 npx playwright test
+//   DROVER_BINARY=../target/debug/drover npm run test:demo      starts the demo, and stops it
+//   DROVER_URL=http://127.0.0.1:8080 npm run test:demo           one that runs already
 
 import { test as base, expect } from '@playwright/test';
 import { expectAccessible, tabTo, watch } from './support.js';

@@ -45,6 +45,20 @@ for (const lang of ['en', 'zh-CN']) {
         await fixture.start();
       });
 
+      test('on a telephone topics are cards, nothing is cut off and every action is in view', async ({ page, fixture }) => {
+        await page.setViewportSize({ width: 360, height: 800 });
+        fixture.show(troubled());
+        await open(page, fixture, `?lang=${lang}`);
+        await page.getByRole('button', { name: 'payments', exact: true }).click();
+        await expect(page.locator('.tasks')).toBeVisible();
+        const widths = await page.evaluate(() => [document.documentElement, document.getElementById('topics-table').parentElement].map((each) => each.scrollWidth - each.clientWidth));
+        expect(widths).toEqual([0, 0]);
+        for (const button of await page.locator('.actions button').all()) expect((await button.boundingBox()).x + (await button.boundingBox()).width).toBeLessThanOrEqual(360);
+        // The roles outlive the sheet's other layout.
+        await expect(page.getByRole('row', { name: /orders/ }).getByRole('cell')).not.toHaveCount(0);
+        await check(page, 'cards');
+      });
+
       test('dialogs', async ({ page, fixture }) => {
         await open(page, fixture, `?lang=${lang}`);
         await page.locator('#add').click();

@@ -1,11 +1,12 @@
-// Pictures of the page for a person to look at: node tests/shots.mjs; they land in screenshots/.
+// Pictures of the page for a person to look at: node tests/shots.mjs; they land in screenshots/. With DROVER_URL of the drover there too.
 import { mkdirSync } from 'node:fs';
 import { chromium } from '@playwright/test';
+import { launchOptions } from './browser.js';
 import { calm, troubled } from './fixture/data.js';
 import { Fixture } from './fixture/server.js';
 
 mkdirSync('screenshots', { recursive: true });
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: process.getuid?.() === 0 ? ['--no-sandbox'] : [] });
+const browser = await chromium.launch(launchOptions);
 const scenes = { calm, troubled, empty: () => ({ topics: [], tasks: [], checks: [] }) };
 for (const [scene, make] of Object.entries(scenes)) {
   for (const [lang, theme] of [['en', 'light'], ['zh-CN', 'dark']]) {
@@ -26,7 +27,7 @@ for (const [scene, make] of Object.entries(scenes)) {
       await page.keyboard.press('?');
       await shot('-help');
       await page.keyboard.press('Escape');
-      await page.setViewportSize({ width: 420, height: 800 });
+      await page.setViewportSize({ width: 390, height: 844 });
       await shot('-narrow');
       await page.setViewportSize({ width: 1360, height: 900 });
       await fixture.stop();
@@ -49,6 +50,20 @@ for (const [scene, make] of Object.entries(scenes)) {
       await fixture.stop();
     }
     await page.close();
+  }
+}
+if (process.env.DROVER_URL) {
+  for (const lang of ['en', 'zh-CN']) {
+    for (const colorScheme of ['light', 'dark']) {
+      for (const [device, viewport] of [['desktop', { width: 1360, height: 900 }], ['phone', { width: 390, height: 844 }]]) {
+        const page = await browser.newPage({ viewport, colorScheme, locale: 'en-GB' });
+        await page.goto(`${process.env.DROVER_URL}/?lang=${lang}`);
+        await page.locator('.expander').first().click();
+        await page.locator('.tasks').waitFor();
+        await page.screenshot({ path: `screenshots/demo-${lang}-${colorScheme}-${device}.png`, fullPage: true });
+        await page.close();
+      }
+    }
   }
 }
 await browser.close();

@@ -24,13 +24,14 @@ export function Topics() {
   `;
 }
 
-/** The rows; in the order of before while the reader points at them or is in them. */
+/** The rows; in the order of before while the reader points at them or is in them and asks for the same. */
 function useOrder(rows) {
-  const last = useRef({ sort: null, names: [] });
+  const last = useRef({ asked: null, names: [] });
+  const asked = JSON.stringify([state.sort, state.filter, state.show]);
   const table = document.getElementById('topics-table');
   const isInUse = table !== null && (table.matches(':hover') || table.contains(document.activeElement));
-  const ordered = isInUse && last.current.sort === state.sort ? keptInOrder(rows, last.current.names) : rows;
-  last.current = { sort: state.sort, names: ordered.map((topic) => topic.name) };
+  const ordered = isInUse && last.current.asked === asked ? keptInOrder(rows, last.current.names) : rows;
+  last.current = { asked, names: ordered.map((topic) => topic.name) };
   return ordered;
 }
 
@@ -80,16 +81,17 @@ function Toolbar({ shown }) {
   `;
 }
 
+/** A table that becomes a list of cards where it is narrow, by the sheet alone; the roles are what it would lose by that. */
 function Table({ rows }) {
   return html`
     <div class="scroll" role="region" aria-label=${t('topics.table')} tabindex="0">
-      <table id="topics-table">
+      <table id="topics-table" class="folds" role="table">
         <caption class="only-read">${t('topics.caption')}</caption>
-        <thead>
-          <tr>
-            <${Column} id="state" /><${Column} id="name" /><th scope="col" class="number">${t('column.tasks')}</th>
-            <${Column} id="lag" isNumber /><th scope="col" class="number">${t('column.behind')}</th><${Column} id="rate" isNumber />
-            <${Column} id="restarts" isNumber /><${Column} id="dead_letters" isNumber /><th scope="col" class="index">${t('column.index')}</th><th scope="col">${t('column.actions')}</th>
+        <thead role="rowgroup">
+          <tr role="row">
+            <${Column} id="state" /><${Column} id="name" /><th scope="col" role="columnheader" class="number">${t('column.tasks')}</th>
+            <${Column} id="lag" isNumber /><th scope="col" role="columnheader" class="number">${t('column.behind')}</th><${Column} id="rate" isNumber />
+            <${Column} id="restarts" isNumber /><${Column} id="dead_letters" isNumber /><th scope="col" role="columnheader" class="index">${t('column.index')}</th><th scope="col" role="columnheader">${t('column.actions')}</th>
           </tr>
         </thead>
         ${rows.map((topic) => html`<${TopicRows} key=${topic.name} topic=${topic} />`)}
@@ -102,7 +104,7 @@ function Column({ id, isNumber = false }) {
   const { column, isDescending } = parseSort(state.sort);
   const order = column !== id ? undefined : isDescending ? 'descending' : 'ascending';
   return html`
-    <th scope="col" class=${isNumber ? 'number' : ''} aria-sort=${order}>
+    <th scope="col" role="columnheader" class=${isNumber ? 'number' : ''} aria-sort=${order}>
       <button type="button" class="sort" onClick=${() => select({ sort: nextSort(state.sort, id) })}><span>${t(`column.${id}`)}</span><span class="order" aria-hidden="true">${order === undefined ? '' : isDescending ? '▼' : '▲'}</span></button>
     </th>
   `;
@@ -113,28 +115,28 @@ function TopicRows({ topic }) {
   const isOpen = state.opened.has(name);
   const detail = `detail-${name}`;
   return html`
-    <tbody class=${isOpen ? 'is-open' : ''}>
-      <tr>
-        <td><${State} state=${status.state} health=${status.health} /></td>
-        <th scope="row" class="name">
+    <tbody role="rowgroup" class=${isOpen ? 'is-open' : ''}>
+      <tr role="row" class="sums-of-topic">
+        <td role="cell" class="of-state"><${State} state=${status.state} health=${status.health} /></td>
+        <th scope="row" role="rowheader" class="name">
           <button type="button" class="expander" aria-expanded=${isOpen} aria-controls=${isOpen ? detail : undefined} onClick=${() => toggleTopic(name)}><span class="chevron" aria-hidden="true"></span><bdi>${name}</bdi></button>
           <span class="sources">${sourceKinds(topic).map((kind) => html`<span key=${kind} class="badge" title=${t(`source.${kind}.title`)}>${term('source', kind)}</span>`)}</span>
         </th>
-        <td class="number">${status.partitions === 0 ? html`<${Unknown} />` : t('of', { some: count(status.tasks.running ?? 0), all: count(status.partitions) })}</td>
-        <td class="number"><${Count} value=${status.lag} /></td>
-        <td class="number">${status.lag_seconds === null ? html`<${Unknown} />` : duration(status.lag_seconds)}</td>
-        <td class="number">${fraction(status.records_per_second)}</td>
-        <td class="number">${count(status.restarts_total)}</td>
-        <td class="number">${count(status.dead_lettered_total)}${status.lost_total > 0 && html`<br /><span class="is-down">${t('lost', { count: count(status.lost_total) })}</span>`}</td>
-        <td class="index"><bdi>${spec.index}</bdi></td>
-        <td class="actions"><${Actions} topic=${topic} /></td>
+        <td role="cell" class="number" data-label=${t('column.tasks')}>${status.partitions === 0 ? html`<${Unknown} />` : t('of', { some: count(status.tasks.running ?? 0), all: count(status.partitions) })}</td>
+        <td role="cell" class="number" data-label=${t('column.lag')}><${Count} value=${status.lag} /></td>
+        <td role="cell" class="number" data-label=${t('column.behind')}>${status.lag_seconds === null ? html`<${Unknown} />` : duration(status.lag_seconds)}</td>
+        <td role="cell" class="number" data-label=${t('column.rate')}>${fraction(status.records_per_second)}</td>
+        <td role="cell" class="number" data-label=${t('column.restarts')}>${count(status.restarts_total)}</td>
+        <td role="cell" class="number" data-label=${t('column.dead_letters')}>${count(status.dead_lettered_total)}${status.lost_total > 0 && html`<br /><span class="is-down">${t('lost', { count: count(status.lost_total) })}</span>`}</td>
+        <td role="cell" class="index"><bdi>${spec.index}</bdi></td>
+        <td role="cell" class="actions"><${Actions} topic=${topic} /></td>
       </tr>
       ${(status.reason || topic.paused) && html`
-        <tr class="why"><td colspan="10">
+        <tr role="row" class="why"><td role="cell" colspan="10">
           ${status.reason && html`<${Reason} reason=${status.reason} now=${state.now} />`}
           ${topic.paused && html`<${Pause} pause=${topic.paused} />`}
         </td></tr>`}
-      ${isOpen && html`<tr id=${detail} class="detail"><td colspan="10"><${TopicDetail} topic=${topic} /></td></tr>`}
+      ${isOpen && html`<tr role="row" id=${detail} class="detail"><td role="cell" colspan="10"><${TopicDetail} topic=${topic} /></td></tr>`}
     </tbody>
   `;
 }

@@ -3,7 +3,7 @@
 import { html } from '../../vendor/preact.js';
 import { count, fraction, t, term } from '../i18n.js';
 import { select, state } from '../store.js';
-import { totals } from '../verdict.js';
+import { tasksOf, totals } from '../verdict.js';
 import { Ago, Count, Icon } from './parts.js';
 
 export function Verdict({ found }) {
@@ -41,12 +41,19 @@ function Cause({ cause }) {
       <${Icon} name=${cause.health} />
       <div>
         <strong>${title}</strong>${cause.since_at && html` · <${Ago} at=${cause.since_at} now=${state.now} />`}
-        ${cause.detail && html`<br /><bdi>${cause.detail}</bdi>`}
+        ${cause.detail && html`<br /><bdi>${inWords(cause)}</bdi>`}
         ${named.length > 0 && html`<br />${t('cause.topics')} ${named.slice(0, MOST_NAMES).map((name, index) => html`${index > 0 && ', '}<${TopicLink} name=${name} />`)}${named.length > MOST_NAMES && ` ${t('cause.more', { count: count(named.length - MOST_NAMES) })}`}`}
         ${cause.remedy && html`<br /><span class="remedy">${t('remedy')} <bdi>${cause.remedy}</bdi></span>`}
       </div>
     </li>
   `;
+}
+
+function inWords({ kind, detail }) {
+  const tasks = kind === 'tasks' ? tasksOf(detail) : null;
+  if (!tasks) return detail;
+  const states = tasks.states.map(({ some, state: name }) => t('cause.tasks.state', { count: count(some), state: term('state', name).toLowerCase() }));
+  return t('cause.tasks.all', { states: states.join(t('cause.tasks.and')), all: count(tasks.all) });
 }
 
 function TopicLink({ name }) {

@@ -10,7 +10,7 @@ import { brotliCompressSync } from 'node:zlib';
 import { byInput, toEntry, toInputs } from '../../src/fields.js';
 import { preferred } from '../../src/i18n.js';
 import { COLUMNS, keptInOrder, listed, nextSort } from '../../src/listing.js';
-import { totals, verdict } from '../../src/verdict.js';
+import { tasksOf, totals, verdict } from '../../src/verdict.js';
 import { calm, info, task, topic, troubled } from '../fixture/data.js';
 
 const web = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -158,4 +158,10 @@ test('errors find their fields, and what belongs to none is not lost', () => {
   ]);
   assert.deepEqual(Object.keys(found).sort(), ['form', 'labels', 'name']);
   assert.equal(found.form.length, 3);
+});
+
+test('the server says how many tasks suffer in the form that the page takes apart, and any other text is shown as it is', () => {
+  assert.ok(read('../src/api/health.rs').includes('format!("of {all} tasks {}", counts.join(", "))'));
+  assert.deepEqual(tasksOf('of 8 tasks 2 waiting, 1 backoff'), { all: 8, states: [{ some: 2, state: 'waiting' }, { some: 1, state: 'backoff' }] });
+  for (const other of [null, '', 'of 8 tasks', 'of 8 tasks many waiting', 'of 8 tasks 1 waiting, and more']) assert.equal(tasksOf(other), null, other);
 });

@@ -307,7 +307,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
     let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
-    let work = Arc::new(work.with_mishaps(options.mishaps.clone()));
+    let work = Arc::new(work.with_mishaps(options.mishaps.clone()).with_ends(ends_views.clone()));
     let patience = &config.supervision;
     let task_settings = Settings {
         backoff_max: patience.backoff_max,

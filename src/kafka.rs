@@ -76,6 +76,8 @@ pub struct PartitionView {
     pub watermark: i64,
     /// Whether everything that was taken for the task is settled, or is to be read again by the next.
     pub settled: bool,
+    /// Where it waits for records, while nothing of ours holds it back: after the last record and the control records behind it. `None` while it is not being read.
+    pub waits_at: Option<i64>,
     /// The committed offset.
     pub committed: Option<i64>,
     /// When it was committed by this process.

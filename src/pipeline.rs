@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::dead_letters::DeadLetters;
-use crate::kafka::ConsumerHandle;
+use crate::kafka::{ConsumerHandle, EndsView};
 use crate::memory::Buffers;
 use crate::sink::SinkHandle;
 use crate::supervisor::{TaskContext, TaskError, Work};
@@ -28,6 +29,7 @@ mod task;
 
 pub use mishaps::Mishaps;
 pub use progress::PartitionProgress;
+use progress::Silence;
 
 /// What one task needs to know. Another value is another life.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,8 @@ pub struct PartitionWork {
     dead_letters: Arc<dyn DeadLetters>,
     buffers: Buffers,
     mishaps: Option<Mishaps>,
+    /// Where it is seen that records of a partition do not come.
+    ends: Option<watch::Receiver<Arc<EndsView>>>,
     /// Counts go on when a partition leaves and comes back.
     progress: Mutex<BTreeMap<TopicPartition, Arc<PartitionProgress>>>,
 }
@@ -54,7 +58,12 @@ pub struct PartitionWork {
 impl PartitionWork {
     /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`.
     pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers) -> Self {
-        Self { consumer, sink, dead_letters, buffers, mishaps: None, progress: Mutex::new(BTreeMap::new()) }
+        Self { consumer, sink, dead_letters, buffers, mishaps: None, ends: None, progress: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The same, with silence noticed where `ends` shows it.
+    pub fn with_ends(self, ends: watch::Receiver<Arc<EndsView>>) -> Self {
+        Self { ends: Some(ends), ..self }
     }
 }
 
@@ -77,7 +86,8 @@ impl Work for PartitionWork {
 
     fn progress(&self, key: &TopicPartition) -> Arc<PartitionProgress> {
         let mut known = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(key.clone()).or_insert_with(|| Arc::new(PartitionProgress::new(self.sink.clone()))).clone()
+        let silence = || self.ends.clone().map(|ends| Silence { key: key.clone(), ends });
+        known.entry(key.clone()).or_insert_with(|| Arc::new(PartitionProgress::new(self.sink.clone(), silence()))).clone()
     }
 
     fn run(&self, key: TopicPartition, spec: PartitionSpec, context: TaskContext<PartitionProgress>) -> BoxFuture<'static, Result<(), TaskError>> {

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: at most one life per key exists at a time, since the next begins only after the one before was joined; each end is one of [`ExitCause`] and handled in one match
 //! ([`decide`]); restarts back off with full jitter, capped, and the backoff is reset by health, not by starting; a life that said it is ready, has pending work, is not excused and settles
-//! nothing for `stall_after` is killed, while a start may take as long as it needs; counts and exits are kept in a [`Ledger`] over restarts of the process. Owns the lives, their incarnations and their
+//! nothing for `stall_after` is killed, while a start may take as long as it needs; one that work does not come to is killed likewise, but after [`decide::STARVED_KILLS`] such kills it is left alone and shown as stalled; counts and exits are kept in a [`Ledger`] over restarts of the process. Owns the lives, their incarnations and their
 //! state; publishes immutable views. Does not know what a key is or what a life does: no Kafka, no topics, no HTTP.
 //!
 //! | to find | look in |
@@ -44,6 +44,11 @@ pub trait Progress: Send + Sync + 'static {
 
     /// Whether the work waits for a dependency that is known to be away: then nothing is a stall.
     fn excused(&self) -> bool;
+
+    /// Whether work is known to be there that does not come, so that nothing is [`pending`](Self::pending).
+    fn starved(&self) -> bool {
+        false
+    }
 
     /// Everything below this offset is finished; crashes are counted per watermark.
     fn watermark(&self) -> Option<i64>;
@@ -181,7 +186,7 @@ pub struct Settings {
     pub backoff_max: Duration,
     /// A life that has worked this long, and settled something where that is measured, ends the series of failures.
     pub healthy_after: Duration,
-    /// Pending work, not excused and nothing settled for this long is a stall.
+    /// Work that is pending or does not come, not excused and nothing settled for this long is a stall.
     pub stall_after: Duration,
     /// So many crashes at one watermark make the next life careful.
     pub crash_loop_after: u32,

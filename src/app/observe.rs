@@ -432,6 +432,7 @@ mod tests {
             position: 60,
             watermark: 50,
             settled: false,
+            waits_at: None,
             committed: Some(50),
             committed_at: None,
             lost: Vec::new(),

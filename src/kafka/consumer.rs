@@ -229,6 +229,8 @@ struct Partition {
     /// The task closed its intake: nothing is fetched until it opens another.
     closed: bool,
     paused: bool,
+    /// librdkafka's own position when it was last asked for, which also passes what is never delivered; not to be trusted for more than silence.
+    native_position: i64,
     /// A record has come since the partition was moved last. Before that librdkafka's own position may still be that of before: it is reset while the fetch of before is being
     /// stopped, and an error counts in it as if it were a record.
     is_under_way: bool,
@@ -241,6 +243,11 @@ impl Partition {
 
     fn is_blocked(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Whether a task takes its records and nothing holds them back.
+    fn is_read(&self) -> bool {
+        self.mailbox.is_some() && !self.closed && !self.paused && !self.is_blocked()
     }
 
     /// Whether everything that was taken for a task is settled, or its task is gone with it and will read it again.
@@ -532,8 +539,8 @@ impl<'a> Session<'a> {
 
     fn serve(&mut self, command: Command) -> Result<(), ConsumerError> {
         match command {
-            Command::Open { partition: key, epoch, reply } => {
-                let result = self.open(&key, epoch);
+            Command::Open { partition: key, epoch, afresh, reply } => {
+                let result = self.open(&key, epoch, afresh);
                 // The task may have been cancelled meanwhile; then the mailbox is closed, which delivering notices.
                 match result {
                     Ok(intake) => drop(reply.send(Ok(intake))),
@@ -565,7 +572,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn open(&mut self, key: &TopicPartition, epoch: u64) -> Result<Intake, OpenFailure> {
+    fn open(&mut self, key: &TopicPartition, epoch: u64, afresh: bool) -> Result<Intake, OpenFailure> {
         if !*self.inner.intake.borrow() {
             return Err(OpenFailure::Task(OpenError::Stopped));
         }
@@ -575,7 +582,11 @@ impl<'a> Session<'a> {
         let watermark = partition.watermark();
         partition.closed = false;
         // What was handed to the task before is gone with it. What is still held begins where the task begins only if nothing was handed.
-        if partition.handed != watermark || partition.paused {
+        if afresh {
+            warn!(topic = %key.topic, partition = key.partition, offset = watermark, "nothing came although there are records, the partition is assigned again");
+            partition.drop_held();
+            self.move_to(key, watermark, Move::Assign).map_err(OpenFailure::Session)?;
+        } else if partition.handed != watermark || partition.paused {
             partition.drop_held();
             self.reposition(key, watermark).map_err(OpenFailure::Session)?;
         }
@@ -593,23 +604,31 @@ impl<'a> Session<'a> {
     fn reposition(&mut self, key: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
         if let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.closed) {
             partition.position = offset;
+            partition.native_position = offset;
             partition.is_under_way = false;
             return self.pause(key);
         }
+        self.move_to(key, offset, Move::Seek)
+    }
+
+    fn move_to(&mut self, key: &TopicPartition, offset: i64, how: Move) -> Result<(), ConsumerError> {
         let mut target = TopicPartitionList::with_capacity(1);
         let fill = target.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(offset));
         fill.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
-        let sought = self.consumer.seek_partitions(target.clone(), ASK_TIMEOUT);
-        let is_sought = sought.as_ref().is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()));
-        if !is_sought {
+        let is_sought = || {
+            let sought = self.consumer.seek_partitions(target.clone(), ASK_TIMEOUT);
+            sought.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()))
+        };
+        if how == Move::Assign || !is_sought() {
             // Seeking works only while the partition is being fetched.
-            debug!(topic = %key.topic, partition = key.partition, offset, "partition cannot be sought and is assigned again");
+            debug!(topic = %key.topic, partition = key.partition, offset, "partition is assigned again");
             let unassigned = self.consumer.incremental_unassign(&target);
             let assigned = unassigned.and_then(|()| self.queue.assign(&target));
             assigned.map_err(|source| ConsumerError::Call { what: "move a partition", source })?;
         }
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
         partition.position = offset;
+        partition.native_position = offset;
         partition.is_under_way = false;
         if partition.paused {
             partition.paused = false;
@@ -798,6 +817,7 @@ impl<'a> Session<'a> {
                 blocked_since: None,
                 closed: false,
                 paused: false,
+                native_position: start.offset,
                 is_under_way: false,
             };
             self.partitions.insert(key, partition);
@@ -911,8 +931,8 @@ impl<'a> Session<'a> {
         for element in positions.elements() {
             let Offset::Offset(position) = element.offset() else { continue };
             let Some(partition) = self.key(element.topic(), element.partition()).and_then(|key| self.partitions.get_mut(&key)) else { continue };
-            let is_idle = partition.mailbox.is_some() && !partition.closed && !partition.paused && !partition.is_blocked();
-            if position <= partition.position || !partition.is_under_way || !is_idle {
+            partition.native_position = position;
+            if position <= partition.position || !partition.is_under_way || !partition.is_read() {
                 continue;
             }
             partition.position = position;
@@ -997,6 +1017,7 @@ impl<'a> Session<'a> {
     fn publish(&mut self) {
         self.changed = false;
         self.next_publish = Instant::now() + PUBLISH_INTERVAL;
+        let may_take = self.may_take();
         let view = |(key, partition): (&TopicPartition, &Partition)| {
             let lost = self.inner.lost(key);
             let view = PartitionView {
@@ -1006,6 +1027,7 @@ impl<'a> Session<'a> {
                 position: partition.position,
                 watermark: partition.watermark(),
                 settled: partition.is_settled(),
+                waits_at: (partition.is_read() && may_take).then_some(partition.position.max(partition.native_position)),
                 committed: partition.committed,
                 committed_at: partition.committed_at,
                 lost: lost.ranges,
@@ -1047,6 +1069,15 @@ impl<'a> Session<'a> {
     fn key(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
         key_in(&self.subscribed, topic, partition)
     }
+}
+
+/// How a partition is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Move {
+    /// By seeking, where that works.
+    Seek,
+    /// By taking it out of the assignment and into it again, which renews everything that librdkafka keeps for it.
+    Assign,
 }
 
 /// Why a mailbox could not be opened: the task's affair, or the end of the session.

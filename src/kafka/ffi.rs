@@ -47,20 +47,32 @@ impl<C: ConsumerContext + 'static> OwnQueue<C> {
         take_over_all();
         self.consumer.incremental_assign(partitions)?;
         take_over_all();
+        if partitions.count() > 0 {
+            // `deaf`: the records of these partitions go where nobody reads.
+            fail::fail_point!("deaf", |_| {
+                partitions.elements().iter().for_each(|element| self.forward(element.topic(), element.partition(), ptr::null_mut()));
+                Ok(())
+            });
+        }
         Ok(())
     }
 
     /// Lets the records of one partition come to this queue instead of the consumer's; those that wait move over. Does nothing for a name with a NUL byte, which no topic has, or when
     /// the client cannot make the partition.
     pub(super) fn take_over(&self, topic: &str, partition: i32) {
+        self.forward(topic, partition, self.queue);
+    }
+
+    /// `to` is a queue of this client, or null for none.
+    fn forward(&self, topic: &str, partition: i32, to: *mut sys::rd_kafka_queue_t) {
         let Ok(name) = CString::new(topic) else { return };
-        // SAFETY: client, name and both queues are valid for the calls; the reference to the partition's queue is given back at once, forwarding keeps its own.
+        // SAFETY: client, name and both queues are valid for the calls, and forwarding to null ends it; the reference to the partition's queue is given back at once, forwarding keeps its own.
         unsafe {
             let source = sys::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), name.as_ptr(), partition);
             if source.is_null() {
                 return;
             }
-            sys::rd_kafka_queue_forward(source, self.queue);
+            sys::rd_kafka_queue_forward(source, to);
             sys::rd_kafka_queue_destroy(source);
         }
     }

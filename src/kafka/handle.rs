@@ -19,7 +19,13 @@ pub(super) type Subscription = Arc<BTreeMap<TopicName, TopicPlan>>;
 /// What a task asks the consumer thread for.
 pub(super) enum Command {
     /// Deliver from the watermark on to a new mailbox.
-    Open { partition: TopicPartition, epoch: u64, reply: oneshot::Sender<Result<Intake, OpenError>> },
+    Open {
+        partition: TopicPartition,
+        epoch: u64,
+        /// Whether it is assigned again first.
+        afresh: bool,
+        reply: oneshot::Sender<Result<Intake, OpenError>>,
+    },
     /// Deliver nothing more until the next `Open`, and drop what is held.
     Close { partition: TopicPartition, epoch: u64 },
     /// Commit this offset, whatever was committed before, and go on there under a new epoch.
@@ -141,10 +147,11 @@ impl ConsumerHandle {
         });
     }
 
-    /// A mailbox of this partition that begins at its watermark. What an earlier mailbox got and did not settle comes again.
-    pub async fn open(&self, partition: &TopicPartition, epoch: u64) -> Result<Intake, OpenError> {
+    /// A mailbox of this partition that begins at its watermark. What an earlier mailbox got and did not settle comes again. `afresh` assigns the partition again: for one whose records do not
+    /// come.
+    pub async fn open(&self, partition: &TopicPartition, epoch: u64, afresh: bool) -> Result<Intake, OpenError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Open { partition: partition.clone(), epoch, reply }).map_err(|_| OpenError::Stopped)?;
+        self.commands.send(Command::Open { partition: partition.clone(), epoch, afresh, reply }).map_err(|_| OpenError::Stopped)?;
         self.waker.wake();
         answer.await.map_err(|_| OpenError::Stopped)?
     }

@@ -5,10 +5,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 
+use crate::kafka::EndsView;
 use crate::sink::SinkHandle;
 use crate::status::Reason;
 use crate::supervisor::Progress;
+use crate::topic::TopicPartition;
 
 /// Means that an offset, a time or a position is not known.
 const UNKNOWN: i64 = i64::MIN;
@@ -16,10 +19,18 @@ const UNKNOWN: i64 = i64::MIN;
 /// Ages are measured from here, on the monotonic clock.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// Where to look whether records of a partition are there that do not come.
+#[derive(Debug)]
+pub(super) struct Silence {
+    pub(super) key: TopicPartition,
+    pub(super) ends: watch::Receiver<Arc<EndsView>>,
+}
+
 /// The progress of one partition, over all lives of its task.
 #[derive(Debug)]
 pub struct PartitionProgress {
     sink: SinkHandle,
+    silence: Option<Silence>,
     indexed: AtomicU64,
     dead_lettered: AtomicU64,
     skipped: AtomicU64,
@@ -35,11 +46,12 @@ pub struct PartitionProgress {
 }
 
 impl PartitionProgress {
-    pub(super) fn new(sink: SinkHandle) -> Self {
+    pub(super) fn new(sink: SinkHandle, silence: Option<Silence>) -> Self {
         // The origin lies before everything that is measured from it.
         LazyLock::force(&ORIGIN);
         Self {
             sink,
+            silence,
             indexed: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -175,6 +187,10 @@ impl Progress for PartitionProgress {
 
     fn excused(&self) -> bool {
         self.condition.load().is_some() || !self.sink.is_well()
+    }
+
+    fn starved(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.ends.borrow().silent.contains(&silence.key))
     }
 
     fn watermark(&self) -> Option<i64> {

@@ -27,7 +27,7 @@ use crate::kafka::{ConsumerHandle, Intake};
 use crate::memory::{Buffer, Buffers};
 use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
 use crate::status::{Reason, ReasonCode};
-use crate::supervisor::{Care, TaskContext, TaskError};
+use crate::supervisor::{Care, Progress as _, TaskContext, TaskError};
 use crate::topic::{OnReject, TopicPartition};
 
 /// Segments past the watermark.
@@ -119,7 +119,7 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
     let cancel = context.cancel.clone();
     let opened = tokio::select! {
         () = cancel.cancelled() => return Ok(()),
-        opened = parts.consumer.open(&key, spec.epoch) => opened,
+        opened = parts.consumer.open(&key, spec.epoch, context.progress.starved()) => opened,
     };
     let intake = match opened {
         Ok(intake) => intake,
@@ -465,7 +465,7 @@ impl Task {
     async fn reopen(&mut self) -> Result<(), Halt> {
         let opened = tokio::select! {
             () = self.cancel.cancelled() => return Err(Halt::Cancelled),
-            opened = self.parts.consumer.open(&self.key, self.spec.epoch) => opened,
+            opened = self.parts.consumer.open(&self.key, self.spec.epoch, false) => opened,
         };
         match opened {
             Ok(intake) => {

@@ -11,10 +11,34 @@ use super::{Care, Settings};
 pub enum Kill {
     /// An operator asked for a restart.
     Requested,
-    /// The watchdog.
+    /// The watchdog: work was pending.
     Stalled,
+    /// The watchdog: work was there and did not come.
+    Starved,
     /// The key is not wanted any more, or under another spec.
     Unwanted,
+}
+
+/// So many kills in a row for work that does not come, without anything settled in between; then another life would change nothing (the design, section 5: a hanging transaction is
+/// legitimately silent).
+pub const STARVED_KILLS: u32 = 2;
+
+/// What the watchdog makes of a life that has settled nothing for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stall {
+    /// Kill it.
+    Kill(Kill),
+    /// Leave it alone and show it.
+    Show,
+}
+
+/// What follows for a life that has settled nothing for too long: whether its work is pending, else it does not come; and how often it was killed for that in a row.
+pub fn stall(is_pending: bool, starved_kills: u32) -> Stall {
+    match (is_pending, starved_kills) {
+        (true, _) => Stall::Kill(Kill::Stalled),
+        (false, kills) if kills < STARVED_KILLS => Stall::Kill(Kill::Starved),
+        (false, _) => Stall::Show,
+    }
 }
 
 /// How a life was found when it was joined.
@@ -70,10 +94,11 @@ pub fn verdict(joined: Joined, kill: Option<Kill>) -> Verdict {
         (Joined::Failed { message, fatal: None }, None) => (ExitCause::Error, message, Next::Backoff),
         (Joined::Aborted, None) => (ExitCause::Error, "the task was aborted".to_owned(), Next::Backoff),
         (_, Some(Kill::Requested)) => (ExitCause::Requested, "an operator asked for a restart".to_owned(), Next::Restart),
-        (Joined::Aborted, Some(Kill::Stalled)) => {
+        (Joined::Aborted, Some(Kill::Stalled | Kill::Starved)) => {
             (ExitCause::Stalled, "no progress with pending work; the task did not react and was aborted".to_owned(), Next::Backoff)
         }
         (_, Some(Kill::Stalled)) => (ExitCause::Stalled, "no progress with pending work".to_owned(), Next::Backoff),
+        (_, Some(Kill::Starved)) => (ExitCause::Stalled, "there was work and none of it came".to_owned(), Next::Backoff),
         (_, Some(Kill::Unwanted)) => (ExitCause::Cancelled, "told to stop".to_owned(), Next::Restart),
     };
     Verdict { cause, message, next }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::decide::{self, CrashPlace, Joined, Kill, Next};
+use super::decide::{self, CrashPlace, Joined, Kill, Next, Stall};
 use super::ledger::{Entry, Ledger, LedgerError};
 use super::{Command, Progress, Ready, RestartError, Settings, SlotView, SupervisorHandle, TaskContext, TaskError, View, Work};
 use crate::causes::chain;
@@ -56,6 +56,8 @@ struct Life {
     settled_at_begin: u64,
     settled: u64,
     moved: Instant,
+    /// Work does not come, and killing did not help: it is left alone.
+    is_silent: bool,
 }
 
 struct Slot<W: Work> {
@@ -67,6 +69,8 @@ struct Slot<W: Work> {
     entry: Entry,
     failure: Option<ReasonCode>,
     place: CrashPlace,
+    /// Kills in a row because work did not come.
+    starved_kills: u32,
     progress: Arc<W::Progress>,
 }
 
@@ -189,6 +193,7 @@ impl<W: Work> Supervisor<W> {
             entry,
             failure: None,
             place: CrashPlace::default(),
+            starved_kills: 0,
             progress: self.work.progress(&key),
         };
         self.slots.insert(key.clone(), slot);
@@ -293,7 +298,7 @@ impl<W: Work> Supervisor<W> {
         self.keys.insert(abort.id(), key.clone());
         let settled = slot.progress.settled();
         let now = Instant::now();
-        slot.phase = Phase::Starting(Life { cancel, abort, ready, began: now, settled_at_begin: settled, settled, moved: now });
+        slot.phase = Phase::Starting(Life { cancel, abort, ready, began: now, settled_at_begin: settled, settled, moved: now, is_silent: false });
         slot.since_at = Timestamp::now();
         self.starting.insert(key.clone());
         self.changed = true;
@@ -409,13 +414,33 @@ impl<W: Work> Supervisor<W> {
         for (key, slot) in &mut self.slots {
             let Phase::Running(life) = &mut slot.phase else { continue };
             let settled = slot.progress.settled();
-            if settled != life.settled || !slot.progress.pending() || slot.progress.excused() {
+            let is_pending = slot.progress.pending();
+            let has_work = is_pending || slot.progress.starved();
+            if settled != life.settled {
+                slot.starved_kills = 0;
+            }
+            if settled != life.settled || !has_work || slot.progress.excused() {
                 life.settled = settled;
                 life.moved = now;
             }
-            if now.duration_since(life.moved) >= self.settings.stall_after {
-                stalled.push(key.clone());
-                continue;
+            let is_stalled = now.duration_since(life.moved) >= self.settings.stall_after;
+            match is_stalled.then(|| decide::stall(is_pending, slot.starved_kills)) {
+                Some(Stall::Kill(kill)) => {
+                    slot.starved_kills += u32::from(kill == Kill::Starved);
+                    stalled.push((key.clone(), kill));
+                    continue;
+                }
+                shown => {
+                    let is_silent = shown == Some(Stall::Show);
+                    if life.is_silent != is_silent {
+                        life.is_silent = is_silent;
+                        slot.since_at = Timestamp::now();
+                        self.changed = true;
+                    }
+                    if is_silent {
+                        continue;
+                    }
+                }
             }
             let has_settled = !W::Progress::MEASURED || settled > life.settled_at_begin;
             let is_healthy = has_settled && now.duration_since(life.began) >= self.settings.healthy_after;
@@ -426,9 +451,9 @@ impl<W: Work> Supervisor<W> {
                 self.changed = true;
             }
         }
-        for key in stalled {
-            warn!(supervisor = self.name, key = %key, "task makes no progress with pending work and is killed");
-            self.kill(&key, Kill::Stalled);
+        for (key, kill) in stalled {
+            warn!(supervisor = self.name, key = %key, work_comes = kill == Kill::Stalled, "task has work and makes no progress, it is killed");
+            self.kill(&key, kill);
         }
     }
 
@@ -574,8 +599,9 @@ impl<W: Work> Slot<W> {
     fn view(&self) -> SlotView<W::Progress> {
         let state = match &self.phase {
             Phase::Queued | Phase::Starting(_) => TaskState::Starting,
+            Phase::Running(life) if life.is_silent => TaskState::Stalled,
             Phase::Running(_) => TaskState::Running,
-            Phase::Ending { kill: Kill::Stalled, .. } => TaskState::Stalled,
+            Phase::Ending { kill: Kill::Stalled | Kill::Starved, .. } => TaskState::Stalled,
             Phase::Ending { .. } => TaskState::Draining,
             Phase::Backoff { .. } => TaskState::Backoff,
             Phase::Failed => TaskState::Failed,

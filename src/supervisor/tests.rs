@@ -24,6 +24,7 @@ type Life = Box<dyn FnOnce(TaskContext<Shown>) -> BoxFuture<'static, Result<(), 
 struct Shown {
     settled: AtomicU64,
     pending: AtomicBool,
+    starved: AtomicBool,
     excused: AtomicBool,
     watermark: AtomicI64,
     offset: AtomicI64,
@@ -31,7 +32,7 @@ struct Shown {
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { settled: 0.into(), pending: false.into(), excused: false.into(), watermark: (-1).into(), offset: (-1).into() }
+        Self { settled: 0.into(), pending: false.into(), starved: false.into(), excused: false.into(), watermark: (-1).into(), offset: (-1).into() }
     }
 }
 
@@ -61,6 +62,10 @@ impl Progress for Shown {
 
     fn excused(&self) -> bool {
         self.excused.load(Ordering::SeqCst)
+    }
+
+    fn starved(&self) -> bool {
+        self.starved.load(Ordering::SeqCst)
     }
 
     fn watermark(&self) -> Option<i64> {
@@ -455,6 +460,32 @@ async fn a_life_that_stalls_is_killed_and_restarted() {
     assert_eq!((slot.restarts_by_cause, slot.consecutive_failures), (BTreeMap::from([(ExitCause::Stalled, 1)]), 1));
     rig.fake.shown(1).pending.store(false, Ordering::SeqCst);
     rig.running(1, 2).await;
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_whose_work_does_not_come_is_killed_twice_and_then_left_alone_until_it_comes() {
+    let rig = Rig::new(settings());
+    rig.want(&[(1, "a")]);
+    rig.running(1, 1).await;
+    let shown = rig.fake.shown(1);
+    shown.starved.store(true, Ordering::SeqCst);
+    for incarnation in [2, 3] {
+        let slot = rig.running(1, incarnation).await;
+        assert_eq!(last(&slot), (ExitCause::Stalled, "there was work and none of it came"));
+    }
+    let slot = rig.state(1, TaskState::Stalled).await;
+    sleep(LONG).await;
+    let later = rig.state(1, TaskState::Stalled).await;
+    assert_eq!((slot.incarnation, later.incarnation, later.restarts_total), (3, 3, 2), "it is left alone");
+    // Something comes: it runs again, and the next silence has its two kills again.
+    shown.settle();
+    let slot = rig.running(1, 3).await;
+    assert_eq!(slot.restarts_total, 2);
+    rig.running(1, 4).await;
+    shown.starved.store(false, Ordering::SeqCst);
+    sleep(LONG).await;
+    rig.running(1, 4).await;
     rig.stop().await;
 }
 

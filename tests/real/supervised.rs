@@ -661,3 +661,47 @@ fn a_lag_of_five_million_records_fits_into_the_memory_limit() {
     servers.kafka.delete_topic(topic);
     servers.elasticsearch.delete_index(topic);
 }
+
+/// One partition with records that the consumer does not get after its first `deaf` assignments.
+fn deaf(servers: &Servers, topic: &str, deaf: u32) -> (Producer, Drover) {
+    servers.kafka.create_topic(topic, 1);
+    let producer = Producer::new(&servers.kafka);
+    send(&producer, topic, 1, 0..1_000);
+    producer.flush();
+    let file = config(servers, topic, &format!("  - {{topic: {topic}, format: json}}"), "supervision: {stall_after: 2s, backoff_max: 1s}\n");
+    let drover = Drover::start(&file, &[("FAILPOINTS", &format!("deaf={deaf}*return"))]);
+    (producer, drover)
+}
+
+#[test]
+fn a_partition_whose_records_do_not_come_is_noticed_and_assigned_again() {
+    let servers = servers::together();
+    let topic = "sup-deaf";
+    let (producer, mut drover) = deaf(&servers, topic, 1);
+    drover.wait_caught_up(topic, CAUGHT_UP);
+    let task = drover.task(topic, 0).expect("the task");
+    assert_eq!((&task["last_exit"]["cause"], &task["restarts_total"], &task["state"]), (&json!("stalled"), &json!(1), &json!("running")), "{task}");
+    let id = servers.kafka.topic_id(topic);
+    let ledger = producer.ledger();
+    let generation = Generation { committed: servers.kafka.committed(topic, topic), ..Generation::new(topic, &id, &ledger.acked) };
+    let documents = servers.elasticsearch.scan(topic);
+    assert_kept(&Evidence { generations: &[generation], unknown: &[], documents: &documents, letters: &drover.letters() });
+}
+
+#[test]
+fn a_partition_that_stays_silent_is_shown_and_left_alone_until_someone_acts() {
+    let servers = servers::together();
+    let topic = "sup-silent";
+    let (_producer, mut drover) = deaf(&servers, topic, 3);
+    let task = drover.wait_for("the third life is shown as stalled", CAUGHT_UP, |drover| {
+        let task = drover.task(topic, 0)?;
+        (task["state"] == "stalled" && task["incarnation"] == 3).then_some(task)
+    });
+    assert_eq!((&task["reason"]["code"], &task["health"], &task["restarts_total"]), (&json!("no_progress"), &json!("down"), &json!(2)), "{task}");
+    assert!(task["reason"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("transaction")), "{task}");
+    let answer = drover.post(&format!("/api/v1/tasks/{topic}/0/restart"), None);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    drover.wait_caught_up(topic, CAUGHT_UP);
+    assert_eq!(drover.task(topic, 0).expect("the task")["state"], "running");
+    assert_eq!(servers.elasticsearch.count(topic), 1_000);
+}

@@ -39,6 +39,7 @@ impl Session<'_> {
         partition.commit_sent = None;
         partition.committed = Some(offset);
         partition.committed_at = Some(jiff::Timestamp::now());
+        partition.native_position = offset;
         partition.is_under_way = false;
         self.changed = true;
         info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved by an operator");

@@ -43,10 +43,10 @@ test-readme: ## the sh blocks of both READMEs, against a demo
 test-web: ## the status page: pure parts, against a fixture server, and of a demo, in Chromium
 	@bash .ci/web.sh
 
-servers: ## fetches the real servers, and builds etcd 3.6 where there is a Go for it
-	@bash tests/servers/fetch.sh kafka elasticsearch etcd etcd-3.6
+servers: ## fetches the real servers, a Java for the newer ones, and builds etcd 3.6 where there is a Go for it
+	@bash tests/servers/fetch.sh kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6
 
-test-real: ## the same program against a real Kafka, Elasticsearch and etcd
+test-real: ## the same program against a real Kafka, Elasticsearch, OpenSearch and etcd
 	cargo test --locked $(FEATURES) --test real
 
 bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka

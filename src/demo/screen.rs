@@ -125,7 +125,7 @@ impl Counts {
     fn line(&self) -> String {
         let Self { tasks, running, .. } = self;
         format!(
-            "{} produced, {} indexed, {:.0}/s, {running} of {tasks} tasks run, {}, {}",
+            "{} produced, {} indexed, {:.0}/s, tasks {running}/{tasks}, {}, {}",
             grouped(self.produced),
             grouped(self.indexed),
             self.per_second,
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn the_line_says_what_happened() {
         let counts = Counts { produced: 12_345, indexed: 11_000, dead_lettered: 1, restarts: 2, per_second: 198.6, tasks: 8, running: 7 };
-        assert_eq!(counts.line(), "12,345 produced, 11,000 indexed, 199/s, 7 of 8 tasks run, 2 restarts, 1 dead letter");
+        assert_eq!(counts.line(), "12,345 produced, 11,000 indexed, 199/s, tasks 7/8, 2 restarts, 1 dead letter");
     }
 
     #[test]

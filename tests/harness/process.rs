@@ -16,6 +16,9 @@ use std::time::Duration;
 
 use super::wait::{try_wait_until, wait_until};
 
+/// A signal to stop takes effect at the next time slice.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long a killed process may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -119,6 +122,16 @@ impl Drop for RunFolder {
     }
 }
 
+/// Whether every thread of a process is stopped by a signal (`T` in its `stat`, proc(5)).
+fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses and may contain some.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 /// Tells the watchdog which group to kill; 0 is none.
 fn tell(pipe: &Pipe, group: u32) {
     if let Some(open) = pipe.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
@@ -181,10 +194,13 @@ impl Process {
         }
     }
 
-    /// SIGSTOP to the whole group.
+    /// SIGSTOP to the whole group, and waits until no thread of the process runs any more: on a busy machine one may go on for a while.
     pub fn pause(&mut self) {
         self.signal_group(libc::SIGSTOP);
         self.group_paused = true;
+        if self.ended().is_none() {
+            wait_until("every thread has stopped", STOPPED_WITHIN, || is_stopped(self.child.id()).then_some(()));
+        }
     }
 
     /// SIGCONT to the whole group.

@@ -25,7 +25,8 @@ pub struct EndsView {
     pub ends: BTreeMap<TopicPartition, i64>,
     /// Why they do not answer.
     pub trouble: Option<Reason>,
-    /// The partitions that have records behind the place where they wait for some, and nothing of ours holds them back. Ordinary for a moment; what it means over time is the watchdog's affair.
+    /// The partitions that wait, with nothing of ours to hold them back, at the place where they waited at the look before, although there are records behind it that no open transaction hides.
+    /// How long that may last is the watchdog's affair.
     pub silent: BTreeSet<TopicPartition>,
     /// Members of the consumer group, this one among them, as far as brokers tell.
     pub members: usize,
@@ -50,6 +51,7 @@ impl LogEnds {
     pub async fn run(&self, cancel: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut waited = BTreeMap::new();
         for turn in (0..GROUP_EVERY).cycle() {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -70,7 +72,13 @@ impl LogEnds {
                     if known.trouble.is_some() {
                         info!("kafka answers again");
                     }
-                    let silent = silent(&self.consumer.view().borrow(), &ends);
+                    let now_waiting = waiting(&self.consumer.view().borrow(), &ends);
+                    let suspects = still_waiting(&waited, &now_waiting);
+                    waited = now_waiting;
+                    let silent = tokio::select! {
+                        () = cancel.cancelled() => return,
+                        silent = self.silent(suspects) => silent,
+                    };
                     EndsView { ends, trouble: None, silent, ..known }
                 }
                 Err(error) => {
@@ -93,6 +101,15 @@ impl LogEnds {
 }
 
 impl LogEnds {
+    /// Those of the suspects whose records an open transaction does not explain. Without an answer nobody is blamed.
+    async fn silent(&self, suspects: BTreeMap<TopicPartition, i64>) -> BTreeSet<TopicPartition> {
+        if suspects.is_empty() {
+            return BTreeSet::new();
+        }
+        let Ok(stable) = self.lookups.stable_ends(suspects.keys().cloned().collect()).await else { return BTreeSet::new() };
+        suspects.into_iter().filter(|(key, at)| stable.get(key).is_some_and(|end| at < end)).map(|(key, _)| key).collect()
+    }
+
     async fn count_members(&self) {
         // Silence says nothing about the group; the question about the ends tells of an outage.
         let Ok(members) = self.lookups.group_members(self.group.clone()).await else { return };
@@ -106,13 +123,18 @@ impl LogEnds {
     }
 }
 
-/// The partitions that wait before their end. The view is newer than the ends, so that what came in between is no silence.
-fn silent(view: &ConsumerView, ends: &BTreeMap<TopicPartition, i64>) -> BTreeSet<TopicPartition> {
+/// Where partitions wait before their end. The view is newer than the ends, so that what came in between is no silence.
+fn waiting(view: &ConsumerView, ends: &BTreeMap<TopicPartition, i64>) -> BTreeMap<TopicPartition, i64> {
     if view.trouble.is_some() {
-        return BTreeSet::new();
+        return BTreeMap::new();
     }
-    let is_silent = |key: &TopicPartition, waits_at: Option<i64>| waits_at.is_some_and(|at| ends.get(key).is_some_and(|end| at < *end));
-    view.partitions.iter().filter(|(key, partition)| is_silent(key, partition.waits_at)).map(|(key, _)| key.clone()).collect()
+    let waits = view.partitions.iter().filter_map(|(key, partition)| Some((key, partition.waits_at?)));
+    waits.filter(|(key, at)| ends.get(key).is_some_and(|end| at < end)).map(|(key, at)| (key.clone(), at)).collect()
+}
+
+/// What waits now where it waited before.
+fn still_waiting(before: &BTreeMap<TopicPartition, i64>, now: &BTreeMap<TopicPartition, i64>) -> BTreeMap<TopicPartition, i64> {
+    now.iter().filter(|(key, at)| before.get(key) == Some(at)).map(|(key, at)| (key.clone(), *at)).collect()
 }
 
 fn unreachable(error: &str, since_at: Timestamp) -> Reason {
@@ -134,7 +156,7 @@ mod tests {
         TopicPartition::new(TopicName::new("orders").expect("a name"), partition)
     }
 
-    fn waiting(waits_at: Option<i64>) -> PartitionView {
+    fn waiting_at(waits_at: Option<i64>) -> PartitionView {
         PartitionView {
             epoch: 1,
             topic_id: None,
@@ -151,20 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_partition_that_is_read_and_lies_behind_its_end_is_silent() {
+    fn only_a_partition_that_is_read_and_stays_behind_its_end_is_a_suspect() {
         let partitions = BTreeMap::from([
-            (key(0), waiting(Some(10))),
+            (key(0), waiting_at(Some(10))),
             // Control records end it.
-            (key(1), waiting(Some(12))),
+            (key(1), waiting_at(Some(12))),
             // Blocked, paused, parked or without a task.
-            (key(2), waiting(None)),
+            (key(2), waiting_at(None)),
             // The brokers did not answer for it.
-            (key(3), waiting(Some(10))),
+            (key(3), waiting_at(Some(10))),
+            (key(4), waiting_at(Some(11))),
         ]);
-        let ends = BTreeMap::from([(key(0), 12), (key(1), 12), (key(2), 12)]);
+        let ends = BTreeMap::from([(key(0), 12), (key(1), 12), (key(2), 12), (key(4), 12)]);
         let view = ConsumerView { partitions, ..ConsumerView::default() };
-        assert_eq!(silent(&view, &ends), BTreeSet::from([key(0)]));
+        let now = waiting(&view, &ends);
+        assert_eq!(now, BTreeMap::from([(key(0), 10), (key(4), 11)]));
+        // The other one has moved since.
+        assert_eq!(still_waiting(&BTreeMap::from([(key(0), 10), (key(4), 10)]), &now), BTreeMap::from([(key(0), 10)]));
+        assert_eq!(still_waiting(&BTreeMap::new(), &now), BTreeMap::new());
         let away = ConsumerView { trouble: Some(unreachable("gone", Timestamp::now())), ..view };
-        assert_eq!(silent(&away, &ends), BTreeSet::new());
+        assert_eq!(waiting(&away, &ends), BTreeMap::new());
     }
 }

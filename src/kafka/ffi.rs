@@ -20,7 +20,7 @@ use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 /// A queue of ours that partition queues are forwarded to.
@@ -334,6 +334,9 @@ pub(super) fn commit_metadata(list: &TopicPartitionList) -> Vec<String> {
     }
 }
 
+/// Why a question was not answered: code and text.
+type Refusal = (RDKafkaErrorCode, String);
+
 /// What `DescribeTopics` says of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Description {
@@ -348,11 +351,7 @@ pub(super) struct Description {
 }
 
 /// Asks the brokers for these topics and waits up to `timeout`; blocks the thread. Topics are never created by it.
-pub(super) fn describe_topics<C: ConsumerContext>(
-    client: &BaseConsumer<C>,
-    names: &[&str],
-    timeout: Duration,
-) -> Result<Vec<Description>, (RDKafkaErrorCode, String)> {
+pub(super) fn describe_topics<C: ConsumerContext>(client: &BaseConsumer<C>, names: &[&str], timeout: Duration) -> Result<Vec<Description>, Refusal> {
     let names: Vec<CString> = names.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let handle = client.client().native_ptr();
@@ -365,7 +364,7 @@ pub(super) fn describe_topics<C: ConsumerContext>(
         sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         sys::rd_kafka_DescribeTopics(handle, topics, options, queue);
-        let result = await_description(queue, timeout);
+        let result = await_answer(queue, timeout, sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT, read_description);
         sys::rd_kafka_TopicCollection_destroy(topics);
         sys::rd_kafka_AdminOptions_destroy(options);
         sys::rd_kafka_queue_destroy(queue);
@@ -373,14 +372,21 @@ pub(super) fn describe_topics<C: ConsumerContext>(
     }
 }
 
+/// Waits for what `read` takes from the answer's event; events of other types are dropped.
+///
 /// # Safety
-/// `queue` must be valid.
-unsafe fn await_description(queue: *mut sys::rd_kafka_queue_t, timeout: Duration) -> Result<Vec<Description>, (RDKafkaErrorCode, String)> {
+/// `queue` must be valid, and `read` must take no longer-lived pointer from the event.
+unsafe fn await_answer<T>(
+    queue: *mut sys::rd_kafka_queue_t,
+    timeout: Duration,
+    kind: i32,
+    read: unsafe fn(*mut sys::rd_kafka_event_t) -> T,
+) -> Result<T, Refusal> {
     let deadline = Instant::now() + timeout + Duration::from_secs(1);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err((RDKafkaErrorCode::OperationTimedOut, "DescribeTopics was not answered".to_owned()));
+            return Err((RDKafkaErrorCode::OperationTimedOut, "the brokers did not answer".to_owned()));
         }
         let left_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
         // SAFETY: the queue is valid; the event is destroyed after its content was copied.
@@ -389,27 +395,74 @@ unsafe fn await_description(queue: *mut sys::rd_kafka_queue_t, timeout: Duration
             if event.is_null() {
                 continue;
             }
-            let result = read_description(event);
-            sys::rd_kafka_event_destroy(event);
-            if let Some(result) = result {
-                return result;
+            if sys::rd_kafka_event_type(event) != kind {
+                sys::rd_kafka_event_destroy(event);
+                continue;
             }
+            let error = sys::rd_kafka_event_error(event);
+            let answer = match error {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(read(event)),
+                error => Err((error.into(), text(sys::rd_kafka_event_error_string(event)))),
+            };
+            sys::rd_kafka_event_destroy(event);
+            return answer;
         }
     }
 }
 
+/// The last stable offset of each of these partitions, behind which no transaction is open, in one question; blocks the thread for up to `timeout`. Partitions without an answer are left out.
+pub(super) fn stable_ends<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<Vec<(String, i32, i64)>, Refusal> {
+    let mut query = partitions.clone();
+    // -1 is both "latest" of ListOffsets and rdkafka's end.
+    query.set_all_offsets(Offset::End).map_err(|error| (RDKafkaErrorCode::InvalidArgument, error.to_string()))?;
+    let handle = client.client().native_ptr();
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: every object made here is destroyed before the block ends; librdkafka copies list and options during the call; results are read before their event is destroyed.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(handle);
+        let options = sys::rd_kafka_AdminOptions_new(handle, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
+        let level = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
+        let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, level);
+        if !refused.is_null() {
+            sys::rd_kafka_error_destroy(refused);
+        }
+        sys::rd_kafka_ListOffsets(handle, query.ptr(), options, queue);
+        let answer = await_answer(queue, timeout, sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT, read_offsets);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_queue_destroy(queue);
+        answer
+    }
+}
+
 /// # Safety
-/// `event` must be valid.
-unsafe fn read_description(event: *mut sys::rd_kafka_event_t) -> Option<Result<Vec<Description>, (RDKafkaErrorCode, String)>> {
+/// `event` must be a valid result of ListOffsets.
+unsafe fn read_offsets(event: *mut sys::rd_kafka_event_t) -> Vec<(String, i32, i64)> {
     // SAFETY: everything that is read belongs to the event, which outlives this function.
     unsafe {
-        if sys::rd_kafka_event_type(event) != sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT {
-            return None;
+        let result = sys::rd_kafka_event_ListOffsets_result(event);
+        let mut count = 0;
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        let mut offsets = Vec::with_capacity(count);
+        for index in 0..count {
+            let element = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(index));
+            if element.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                offsets.push((text(element.topic), element.partition, element.offset));
+            }
         }
-        let error = sys::rd_kafka_event_error(event);
-        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Some(Err((error.into(), text(sys::rd_kafka_event_error_string(event)))));
-        }
+        offsets
+    }
+}
+
+/// # Safety
+/// `event` must be a valid result of DescribeTopics.
+unsafe fn read_description(event: *mut sys::rd_kafka_event_t) -> Vec<Description> {
+    // SAFETY: everything that is read belongs to the event, which outlives this function.
+    unsafe {
         let result = sys::rd_kafka_event_DescribeTopics_result(event);
         let mut count = 0;
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
@@ -417,7 +470,7 @@ unsafe fn read_description(event: *mut sys::rd_kafka_event_t) -> Option<Result<V
         for index in 0..count {
             described.push(read_topic(*topics.add(index)));
         }
-        Some(Ok(described))
+        described
     }
 }
 
@@ -487,7 +540,6 @@ mod tests {
     use rdkafka::config::ClientConfig;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-    use rdkafka::topic_partition_list::Offset;
 
     use super::*;
 

@@ -204,6 +204,25 @@ impl Lookups {
         blocking("the look-up of log ends", move || this.list(&keys, Offset::End)).await
     }
 
+    /// The last stable offset of each of these partitions, behind which no transaction is open. Partitions without an answer are left out.
+    pub async fn stable_ends(&self, keys: Vec<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
+        let this = self.clone();
+        let what = "the look-up of last stable offsets";
+        blocking(what, move || {
+            this.serve();
+            let mut query = TopicPartitionList::with_capacity(keys.len());
+            for key in &keys {
+                query.add_partition(key.topic.as_str(), key.partition);
+            }
+            let found = ffi::stable_ends(&this.client, &query, TIMEOUT).map_err(|(_, detail)| this.silent(what, detail))?;
+            let named = found
+                .into_iter()
+                .filter_map(|(topic, partition, offset)| Some((TopicPartition::new(TopicName::new(&topic).ok()?, partition), offset)));
+            Ok(named.collect())
+        })
+        .await
+    }
+
     /// All topics that the brokers show us, with their number of partitions, without Kafka's internal ones.
     pub async fn topics(&self) -> Result<BTreeMap<TopicName, i32>, LookupError> {
         let this = self.clone();

@@ -178,7 +178,7 @@ pub enum ActionError {
     #[error("the instance is shutting down")]
     ShuttingDown,
     /// Kafka does not answer.
-    #[error("Kafka does not answer: {0}")]
+    #[error("{0}")]
     KafkaUnavailable(String),
 }
 

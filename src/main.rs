@@ -270,9 +270,17 @@ fn start_logging(configured: Option<&str>) {
 
 /// The same through `writer`, which leads to stderr.
 fn start_logging_to(filter: &str, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) {
-    let filter = EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new(filter));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(writer).with_ansi(terminal).init();
+    let asked = std::env::var("DROVER_LOG").ok().filter(|text| !text.is_empty());
+    let parsed = asked.as_deref().map(EnvFilter::try_new);
+    let refused = parsed.as_ref().and_then(|parsed| parsed.as_ref().err()).map(ToString::to_string);
+    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(filter));
+    // https://no-color.org: set and not empty.
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    let has_colours = !is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(writer).with_ansi(has_colours).init();
+    if let Some(error) = refused {
+        tracing::warn!(error, "DROVER_LOG is no filter and is passed over; write it as info,drover::sink=debug");
+    }
 }
 
 /// Formats fields and messages as the default does, with control characters escaped. Colours of the level and the time come from elsewhere and stay.

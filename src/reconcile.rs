@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::causes::chain;
 use crate::desired::store::{StoreError, TopicStore};
@@ -43,6 +43,8 @@ pub struct Actual {
     pub assigned: BTreeMap<TopicPartition, Assigned>,
     /// Topics whose facts the store does not have yet, because it does not answer.
     pub provisional: BTreeSet<TopicName>,
+    /// Why topics that exist could not be admitted at the last try.
+    pub refused: BTreeMap<TopicName, String>,
     /// Topics found to be re-created and not yet shown.
     pub recreations: BTreeMap<TopicName, Recreation>,
 }
@@ -150,7 +152,7 @@ pub struct TopicsView {
     pub id_bases: BTreeMap<TopicName, String>,
     /// Topics that this process found to be re-created, also while it was not running; the newest time each.
     pub recreations: BTreeMap<TopicName, Recreation>,
-    /// Why a wanted topic is not subscribed.
+    /// Why a wanted topic is not consumed.
     pub absent: BTreeMap<TopicName, Reason>,
     /// Why look-ups fail, when they do.
     pub trouble: Option<Reason>,
@@ -246,15 +248,16 @@ impl Reconciler {
                 return LOOK_AGAIN;
             }
         }
-        let Actual { looks, facts, provisional, .. } = actual;
+        let Actual { looks, facts, provisional, refused, .. } = actual;
         looks.retain(|name, _| wanted.topics.contains_key(name));
         facts.retain(|name, _| wanted.topics.contains_key(name));
         provisional.retain(|name| wanted.topics.contains_key(name));
+        refused.retain(|name, _| wanted.topics.contains_key(name));
         self.admit_all(wanted, actual, now).await;
         let absent = absent_topics(actual, &view.absent, now);
         for (name, reason) in &absent {
             if !view.absent.contains_key(name) {
-                warn!(topic = %name, code = reason.code.as_str(), "topic is not consumed");
+                warn!(topic = %name, code = reason.code.as_str(), message = reason.message, "topic is not consumed");
             }
         }
         view.absent = absent;
@@ -287,6 +290,7 @@ impl Reconciler {
         while let Some((name, admitted)) = admissions.next().await {
             match admitted {
                 Ok(admitted) => {
+                    actual.refused.remove(&name);
                     if admitted.is_durable {
                         actual.provisional.remove(&name);
                     } else {
@@ -295,7 +299,10 @@ impl Reconciler {
                     actual.recreations.extend(admitted.recreation.map(|recreation| (name.clone(), recreation)));
                     actual.facts.insert(name, Arc::new(admitted.facts));
                 }
-                Err(error) => warn!(topic = %name, error, "topic is not admitted yet"),
+                Err(error) => {
+                    debug!(topic = %name, error, "topic is not admitted yet");
+                    actual.refused.insert(name, error);
+                }
             }
         }
     }
@@ -407,19 +414,24 @@ fn kafka_unreachable(error: &str, known: Option<&Reason>, now: Timestamp) -> Rea
 fn absent_topics(actual: &Actual, known: &BTreeMap<TopicName, Reason>, now: Timestamp) -> BTreeMap<TopicName, Reason> {
     let mut absent = BTreeMap::new();
     for (name, look) in &actual.looks {
-        let (code, message, remedy) = match look {
-            TopicLook::Exists { .. } => continue,
-            TopicLook::Missing => (
+        let (code, message, remedy) = match (look, actual.refused.get(name)) {
+            (TopicLook::Exists { .. }, None) => continue,
+            (TopicLook::Exists { .. }, Some(error)) => (
+                ReasonCode::UnknownError,
+                format!("the topic cannot begin yet: {error}"),
+                "it is tried again by itself; if this lasts, look at Kafka, at the store of topics, and at the topic's `start`".to_owned(),
+            ),
+            (TopicLook::Missing, _) => (
                 ReasonCode::TopicMissing,
                 "Kafka has no topic of this name".to_owned(),
                 "create the topic, or remove it here; it is picked up as soon as it exists".to_owned(),
             ),
-            TopicLook::Forbidden => (
+            (TopicLook::Forbidden, _) => (
                 ReasonCode::TopicForbidden,
                 "Kafka does not let us read this topic".to_owned(),
                 "allow drover's user to describe and read the topic".to_owned(),
             ),
-            TopicLook::Unknown(error) => (
+            (TopicLook::Unknown(error), _) => (
                 ReasonCode::KafkaUnreachable,
                 format!("Kafka does not describe this topic: {error}"),
                 "check the brokers; the topic is looked up again".to_owned(),
@@ -481,6 +493,15 @@ mod tests {
         assert_eq!(plan.topics.keys().map(TopicName::as_str).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(plan.tasks.len(), 2);
         assert!(plan.admit.is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_admitted_says_why() {
+        let mut actual = actual();
+        actual.refused.insert(name("a"), "the store is away".to_owned());
+        let absent = absent_topics(&actual, &BTreeMap::new(), Timestamp::UNIX_EPOCH);
+        assert_eq!(absent.keys().map(TopicName::as_str).collect::<Vec<_>>(), ["a"]);
+        assert!(absent["a"].message.contains("the store is away") && !absent["a"].remedy.is_empty(), "{absent:?}");
     }
 
     #[test]

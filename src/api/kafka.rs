@@ -106,7 +106,7 @@ pub(super) async fn list_kafka_topics(State(state): State<Shared>, uri: Uri, hea
 async fn topics(state: &Shared) -> Result<Vec<KafkaTopic>, ApiError> {
     let detail = match tokio::time::timeout(KAFKA_TIMEOUT, state.outlook.kafka_topics()).await {
         Ok(Ok(topics)) => return Ok(topics),
-        Ok(Err(error)) => format!("Kafka does not answer: {}", text::bounded(&error, 300)),
+        Ok(Err(error)) => text::bounded(&error, 300),
         Err(_) => format!("Kafka did not answer within {} s", KAFKA_TIMEOUT.as_secs()),
     };
     Err(ApiError::new(ProblemCode::KafkaUnavailable, detail))

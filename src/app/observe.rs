@@ -191,7 +191,7 @@ impl Observer {
                         None => self.work.known_progress(&partition).map(|progress| past_counts(&progress)),
                     },
                     assignment: consumer.partitions.get(&partition).map(|view| partition_input(view, ends.ends.get(&partition).copied())),
-                    kafka_trouble: kafka_trouble.clone(),
+                    kafka_trouble: topics_view.absent.get(name).or(kafka_trouble.as_ref()).cloned(),
                     sink_trouble: sink_trouble.clone(),
                     paused_at,
                     records_per_second: rate,

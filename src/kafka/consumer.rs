@@ -988,8 +988,13 @@ impl<'a> Session<'a> {
     }
 
     fn note_commit(&mut self, result: CommitResult) {
-        if let Some(code) = result.error {
-            warn!(code = %code, "a commit failed, the next one covers it");
+        match result.error {
+            None => {}
+            // The group is being joined anew, which happens at every change of the subscription.
+            Some(code @ (RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress | RDKafkaErrorCode::UnknownMemberId)) => {
+                debug!(code = %code, "a commit came in the middle of a rebalance, the next one covers it");
+            }
+            Some(code) => warn!(code = %code, "a commit failed, the next one covers it"),
         }
         for (topic, number, offset, error) in result.offsets {
             let Some(partition) = self.key(&topic, number).and_then(|key| self.partitions.get_mut(&key)) else { continue };

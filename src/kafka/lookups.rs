@@ -182,6 +182,8 @@ impl Lookups {
             let found = match start {
                 Start::Earliest => this.list(&keys, Offset::Beginning)?,
                 Start::Latest => this.list(&keys, Offset::End)?,
+                // No record is from before 1970, and Kafka takes negative times for something else.
+                Start::At(time) if time.as_millisecond() < 0 => this.list(&keys, Offset::Beginning)?,
                 Start::At(time) => {
                     let mut found = this.list(&keys, Offset::Offset(time.as_millisecond()))?;
                     // A partition without a record at or after the time answers no offset: it starts at its end.

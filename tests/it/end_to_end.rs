@@ -439,6 +439,17 @@ fn answers_that_were_cut_after_the_documents_were_applied_double_nothing() {
 }
 
 #[test]
+fn a_start_before_all_time_is_the_beginning() {
+    let mut world = World::new(&[("orders", 2)]);
+    world.configure("[{topic: orders, format: json, start: '0001-01-01T00:00:00Z'}]");
+    world.produce_numbers("orders", 0..20);
+    let app = world.start();
+    world.await_caught_up(&app, "orders");
+    assert_eq!(world.indexed("orders"), world.broker.ids("orders"));
+    assert_eq!(world.stop(app).0, End::Clean);
+}
+
+#[test]
 fn a_mapping_error_of_one_record_stops_neither_its_batch_nor_its_partition() {
     let mut world = World::new(&[("orders", 1)]);
     world.configure("[{topic: orders, format: json}]");

@@ -7,7 +7,7 @@ FEATURES := --features failpoints
 # The drover of test-readme and test-web; empty: the one that test-hermetic has built.
 export DROVER_BINARY
 
-.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real servers bench image-check
+.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real servers bench fuzz instructions image-check
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -52,6 +52,9 @@ test-real: ## the same program against a real Kafka, Elasticsearch, OpenSearch a
 bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka
 	@bash .ci/prerequisites.sh
 	cargo bench --locked --bench throughput
+
+fuzz: ## changes the corpus at random against each parser for SECONDS (60); DROVER_FUZZ_SEED=N repeats a run
+	DROVER_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked $(FEATURES) --lib -- --nocapture --test-threads=1 corpus_tests::fuzz_
 
 image-check: ## executes the Dockerfile in a folder, as root and without Docker; builds a release (not in CI)
 	@bash .ci/image-check.sh

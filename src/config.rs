@@ -424,6 +424,9 @@ pub fn parse(bytes: &[u8], base: &Path, environment: Environment<'_>) -> Result<
 }
 
 #[cfg(test)]
+mod corpus_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

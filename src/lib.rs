@@ -55,6 +55,8 @@ pub mod app;
 pub mod causes;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod corpus;
 pub mod dead_letters;
 pub mod demo;
 pub mod desired;

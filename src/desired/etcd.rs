@@ -26,6 +26,8 @@ mod cache;
 mod client;
 mod collector;
 mod content;
+#[cfg(test)]
+mod corpus_tests;
 mod guard;
 mod layout;
 mod mirror;

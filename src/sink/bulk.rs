@@ -176,6 +176,13 @@ impl Batch {
         (in_part < part.len()).then_some(Place { part: part_number, segment: part.segment, item: part.first + in_part as u32 })
     }
 
+    /// Whether an item's operation is `create`; the pipeline writes its action lines without spaces.
+    pub(crate) fn is_create(&self, place: Place) -> bool {
+        let part = self.parts.get(place.part);
+        let lines = part.map(|part| part.item(place.item.saturating_sub(part.first) as usize)).unwrap_or_default();
+        lines.starts_with(br#"{"create":"#)
+    }
+
     /// Only the items at these positions, which are in order, in a body of their own; the whole batch unchanged when that is all of them.
     pub(crate) fn keep(self, positions: &[usize]) -> Self {
         if positions.len() == self.len() {

@@ -159,8 +159,9 @@ const RETRY_TYPES: [&str; 23] = [
 
 /// The class of an item's error. `create` tells whether the item's operation was `create`.
 pub(crate) fn item(status: u16, error_type: &str, reason: &str, create: bool) -> ItemClass {
-    if (200..300).contains(&status) && error_type.is_empty() {
-        return ItemClass::Settled;
+    if (200..300).contains(&status) {
+        // Only items with an error come here, and a success has none: which half of that is true, nobody knows.
+        return ItemClass::Unknown;
     }
     if error_type == "version_conflict_engine_exception" {
         // Our ids are our own: what is there under one of them is this document. Other operations of ours carry no version that could conflict.
@@ -218,7 +219,7 @@ fn obstacle(status: u16, error_type: &str, reason: &str) -> Option<Obstacle> {
         "index_not_found_exception" => Some(MISSING_INDEX),
         "invalid_index_name_exception" => Some(ILLEGAL_INDEX),
         "security_exception" | "authorization_exception" => Some(FORBIDDEN),
-        "cluster_block_exception" => block(status, reason),
+        "cluster_block_exception" | "index_create_block_exception" => block(status, reason),
         "illegal_argument_exception" | "validation_exception" => misconfiguration(reason),
         _ => None,
     }
@@ -266,6 +267,100 @@ mod tests {
 
     fn operator(code: ReasonCode) -> impl Fn(ItemClass) -> bool {
         move |class| matches!(class, ItemClass::Operator(obstacle) if obstacle.code == code)
+    }
+
+    /// An item's row: name, status, type, reason, class.
+    type ItemRow = (&'static str, u16, &'static str, &'static str, ItemClass);
+    /// A request's row.
+    type RequestRow = (&'static str, u16, &'static str, &'static str, RequestClass);
+
+    const FLOOD: &str =
+        "index [a] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block];";
+    const SHARDS: &str =
+        "Validation Failed: 1: this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;";
+    const SHARDS_BEFORE_8: &str =
+        "Validation Failed: 1: this action would add [2] total shards, but this cluster currently has [1000]/[1000] maximum shards open;";
+
+    /// One row for each line of the table of response classes (`sink::elasticsearch`), operation `index`.
+    const ITEM_ROWS: &[ItemRow] = &[
+        ("mapping conflict, before 8", 400, "mapper_parsing_exception", "failed to parse field [n]", ItemClass::Poison),
+        ("mapping conflict", 400, "document_parsing_exception", "[1:6] failed to parse", ItemClass::Poison),
+        ("strict mapping", 400, "strict_dynamic_mapping_exception", "mapping set to strict", ItemClass::Poison),
+        ("ingest pipeline refuses", 500, "fail_processor_exception", "no", ItemClass::Poison),
+        ("field limit", 400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", ItemClass::Poison),
+        ("field limit, wrapped", 400, "mapper_parsing_exception", "Limit of total fields [1000] has been exceeded", ItemClass::Poison),
+        ("immense term", 400, "illegal_argument_exception", "Document contains at least one immense term in field=\"k\"", ItemClass::Poison),
+        ("shard limit", 400, "validation_exception", SHARDS, ItemClass::Operator(SHARD_LIMIT)),
+        ("shard limit, other type", 400, "illegal_argument_exception", SHARDS, ItemClass::Operator(SHARD_LIMIT)),
+        ("shard limit, old words", 400, "illegal_argument_exception", SHARDS_BEFORE_8, ItemClass::Operator(SHARD_LIMIT)),
+        ("closed index", 400, "index_closed_exception", "closed", ItemClass::Operator(CLOSED)),
+        ("closed index, before 6", 403, "index_closed_exception", "closed", ItemClass::Operator(CLOSED)),
+        ("write block", 403, "cluster_block_exception", "blocked by: [FORBIDDEN/8/index write (api)];", ItemClass::Operator(BLOCKED)),
+        ("read-only block", 403, "cluster_block_exception", "blocked by: [FORBIDDEN/5/index read-only (api)];", ItemClass::Operator(BLOCKED)),
+        (
+            "create-index block",
+            403,
+            "index_create_block_exception",
+            "blocked by: [FORBIDDEN/10/cluster create-index blocked (api)];",
+            ItemClass::Operator(BLOCKED),
+        ),
+        ("flood stage", 429, "cluster_block_exception", FLOOD, ItemClass::Operator(DISK_FULL)),
+        (
+            "cluster starts",
+            503,
+            "cluster_block_exception",
+            "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered / initialized];",
+            ItemClass::Retry,
+        ),
+        ("queue full", 429, "es_rejected_execution_exception", "queue capacity", ItemClass::Retry),
+        ("queue full, OpenSearch", 429, "rejected_execution_exception", "queue capacity", ItemClass::Retry),
+        ("circuit breaker", 429, "circuit_breaking_exception", "[parent] Data too large", ItemClass::Retry),
+        ("shards unavailable", 503, "unavailable_shards_exception", "primary shard is not active", ItemClass::Retry),
+        ("no master", 503, "master_not_discovered_exception", "", ItemClass::Retry),
+        ("index missing", 404, "index_not_found_exception", "no such index [a]", ItemClass::Operator(MISSING_INDEX)),
+        ("index name illegal", 400, "invalid_index_name_exception", "Invalid index name [A]", ItemClass::Operator(ILLEGAL_INDEX)),
+        ("no right", 403, "security_exception", "unauthorized", ItemClass::Operator(FORBIDDEN)),
+        ("pipeline missing", 400, "illegal_argument_exception", "pipeline with id [p] does not exist", ItemClass::Operator(MISSING_PIPELINE)),
+        ("too large alone", 413, "", "", ItemClass::TooLarge),
+        ("conflict of an operation without a version", 409, "version_conflict_engine_exception", "higher", ItemClass::Unknown),
+        ("success with an error", 200, "", "odd", ItemClass::Unknown),
+        ("success with a known error", 201, "mapper_parsing_exception", "x", ItemClass::Unknown),
+        ("never seen", 400, "quantum_flux_exception", "x", ItemClass::Unknown),
+        ("never seen, 500", 500, "null_pointer_exception", "", ItemClass::Unknown),
+        ("no type", 400, "", "MapperParsingException[failed]", ItemClass::Unknown),
+    ];
+
+    const REQUEST_ROWS: &[RequestRow] = &[
+        ("one bad item poisons all", 400, "action_request_validation_exception", "id is too long", RequestClass::Poison),
+        ("malformed line", 400, "illegal_argument_exception", "Malformed action/metadata line [3]", RequestClass::Poison),
+        ("never seen", 400, "quantum_flux_exception", "x", RequestClass::Unknown),
+        ("a page", 400, "", "<html>", RequestClass::Unknown),
+        ("no credentials", 401, "security_exception", "missing authentication credentials", RequestClass::Credentials),
+        ("no credentials, of a proxy", 401, "", "Unauthorized", RequestClass::Credentials),
+        ("no right", 403, "security_exception", "unauthorized", RequestClass::Credentials),
+        ("no right, OpenSearch", 403, "authorization_exception", "no permissions", RequestClass::Credentials),
+        ("index missing", 404, "index_not_found_exception", "no such index [a]", RequestClass::Operator(MISSING_INDEX)),
+        ("wrong address", 404, "", "404 page not found", RequestClass::Unknown),
+        ("too large", 413, "", "<html>", RequestClass::TooLarge),
+        ("pressure", 429, "es_rejected_execution_exception", "rejected", RequestClass::Retry),
+        ("circuit breaker", 429, "circuit_breaking_exception", "Data too large", RequestClass::Retry),
+        ("unknown outcome", 500, "null_pointer_exception", "", RequestClass::Unknown),
+        ("bad gateway", 502, "", "<html>", RequestClass::Retry),
+        ("no master", 503, "master_not_discovered_exception", "", RequestClass::Retry),
+        ("cluster starts", 503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered];", RequestClass::Retry),
+        ("gateway timeout", 504, "", "", RequestClass::Retry),
+        ("redirect", 302, "", "", RequestClass::Unknown),
+    ];
+
+    #[test]
+    fn every_row_of_the_table_of_classes_holds() {
+        for (name, status, error_type, reason, class) in ITEM_ROWS {
+            assert_eq!(item(*status, error_type, reason, false), *class, "{name}");
+        }
+        assert_eq!(item(409, "version_conflict_engine_exception", "document already exists", true), ItemClass::Settled, "our own, created before");
+        for (name, status, error_type, reason, class) in REQUEST_ROWS {
+            assert_eq!(request(*status, error_type, reason), *class, "{name}");
+        }
     }
 
     #[test]

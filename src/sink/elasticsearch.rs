@@ -13,7 +13,8 @@
 //! | success | the segments' items are settled |
 //! | some items failed | item by item: settled, sent again alone, rejected, or the segment parked |
 //! | no answer | the node is left alone for a while; the next one gets the batch at once; without any, it waits |
-//! | 429, 502, 503, 504 | the batch waits, and fewer requests are sent |
+//! | 429, 500 to 599, no answer to this request (a page, a cut answer), while another node is well | the node is left alone for a while; the next one gets the batch at once |
+//! | 429, 502, 503, 504 of all nodes | the batch waits, and fewer requests are sent |
 //! | 413 | halved, down to the single item that is too large; later bodies are smaller until that size is accepted for a while; below 64 KiB: unknown error |
 //! | 400 | halved, down to the culprit |
 //! | 401, 403 | the batch waits longer; nothing is parked or given up |
@@ -349,20 +350,9 @@ impl<'a> Life<'a> {
         let now = Instant::now();
         let outcome = match exchange {
             Exchange::NoAnswer(message) => self.no_answer(batch, node, message, now),
-            Exchange::Broken(message) => {
-                self.reached(node);
-                self.unknown(batch, message, classify::UNKNOWN_REMEDY, now);
-                RequestOutcome::Retry
-            }
-            Exchange::Redirected(message) => {
-                self.reached(node);
-                self.unknown(batch, message, classify::ADDRESS_REMEDY, now);
-                RequestOutcome::Retry
-            }
-            Exchange::Answered { status, body } if (200..300).contains(&status) => {
-                self.reached(node);
-                self.bulk_answer(batch, &body, now)
-            }
+            Exchange::Broken(message) => self.doubtful(batch, node, message, classify::UNKNOWN_REMEDY, now),
+            Exchange::Redirected(message) => self.doubtful(batch, node, message, classify::ADDRESS_REMEDY, now),
+            Exchange::Answered { status, body } if (200..300).contains(&status) => self.bulk_answer(batch, node, &body, now),
             Exchange::Answered { status, body } => {
                 let error = answer::read_refusal(&body);
                 let remedy = classify::unknown_remedy(status, answer::is_page(&body));
@@ -374,16 +364,48 @@ impl<'a> Life<'a> {
 
     /// A node has answered with something else than a refusal of the credentials: what waited for that need not wait longer.
     fn reached(&mut self, node: usize) {
-        self.nodes.answered(node);
+        if self.nodes.answered(node) && self.sink.nodes.len() > 1 {
+            info!(node = self.url_of(node), "a node of the sink answers again");
+        }
         self.troubles.answered();
         for waiting in self.waiting.extract_if(.., |waiting| waiting.hold == Hold::Outage) {
             self.ready.push_back(waiting.batch);
         }
     }
 
+    fn url_of(&self, node: usize) -> &str {
+        self.sink.nodes.get(node).map_or("", |node| node.url.as_str())
+    }
+
+    /// A node is left alone for a while. Told once, and only where there are others: an outage of all is told as such.
+    fn leave_out(&mut self, node: usize, message: &str, now: Instant) {
+        if self.nodes.failed(node, now, chance()) && self.sink.nodes.len() > 1 {
+            warn!(node = self.url_of(node), error = %answer::for_people(message), "a node of the sink is left out until it answers as it should");
+        }
+    }
+
+    /// The next node gets the batch at once: that the refusal or the odd answer is this node's own is likely while another is well. A batch that no node takes ends at the last of them.
+    fn hand_over(&mut self, mut batch: Batch, node: usize, message: &str, now: Instant) -> RequestOutcome {
+        debug!(error = %answer::for_people(message), items = batch.len(), "another node is asked");
+        self.leave_out(node, message, now);
+        self.count_resent(&mut batch);
+        self.ready.push_front(batch);
+        RequestOutcome::Retry
+    }
+
+    /// What came back is no answer of the server to this request.
+    fn doubtful(&mut self, batch: Batch, node: usize, message: String, remedy: &'static str, now: Instant) -> RequestOutcome {
+        if self.nodes.another_is_well(node) {
+            return self.hand_over(batch, node, &message, now);
+        }
+        self.reached(node);
+        self.unknown(batch, message, remedy, now);
+        RequestOutcome::Retry
+    }
+
     fn no_answer(&mut self, mut batch: Batch, node: usize, message: String, now: Instant) -> RequestOutcome {
         debug!(error = %answer::for_people(&message), items = batch.len(), "a bulk request got no answer");
-        self.nodes.failed(node, now, chance());
+        self.leave_out(node, &message, now);
         self.count_resent(&mut batch);
         if self.nodes.any_well() {
             self.ready.push_front(batch);
@@ -395,9 +417,10 @@ impl<'a> Life<'a> {
         RequestOutcome::Unreachable
     }
 
-    fn bulk_answer(&mut self, batch: Batch, body: &[u8], now: Instant) -> RequestOutcome {
+    fn bulk_answer(&mut self, batch: Batch, node: usize, body: &[u8], now: Instant) -> RequestOutcome {
         match answer::read(body, batch.len()) {
             Reading::AllWell => {
+                self.reached(node);
                 self.accepted(now);
                 self.body_size.accepted(batch.bytes());
                 self.troubles.batch_ended(batch.id);
@@ -407,14 +430,14 @@ impl<'a> Life<'a> {
                 RequestOutcome::Ok
             }
             Reading::Failures(failures) => {
+                self.reached(node);
                 self.body_size.accepted(batch.bytes());
                 self.items_failed(batch, &failures, now);
                 RequestOutcome::Partial
             }
             Reading::Unusable(message) => {
                 let remedy = if answer::is_page(body) { classify::ADDRESS_REMEDY } else { classify::UNKNOWN_REMEDY };
-                self.unknown(batch, message, remedy, now);
-                RequestOutcome::Retry
+                self.doubtful(batch, node, message, remedy, now)
             }
         }
     }
@@ -430,8 +453,13 @@ impl<'a> Life<'a> {
         let part_starts = batch.part_starts();
         let mut settled: Vec<usize> = batch.parts.iter().map(Part::len).collect();
         for failure in failures {
-            let Some(Place { part, segment, item }) = batch.item_at(&part_starts, failure.position) else { continue };
-            let class = classify::item(failure.status, &failure.error.kind, &failure.error.reason, failure.create);
+            let Some(place) = batch.item_at(&part_starts, failure.position) else { continue };
+            let class = match batch.is_create(place) {
+                create if create == failure.create => classify::item(failure.status, &failure.error.kind, &failure.error.reason, create),
+                // An answer to something else than was sent.
+                _ => ItemClass::Unknown,
+            };
+            let Place { part, segment, item } = place;
             if class != ItemClass::Settled {
                 settled.iter_mut().skip(part).take(1).for_each(|items| *items -= 1);
             }
@@ -485,6 +513,10 @@ impl<'a> Life<'a> {
             self.count_resent(&mut batch);
             self.wait(batch, Hold::Outage, self.sink.tuning.credentials, now);
             return RequestOutcome::Rejected;
+        }
+        let may_be_the_node = matches!(class, RequestClass::Retry | RequestClass::Unknown) && (status == 429 || status >= 500);
+        if may_be_the_node && self.nodes.another_is_well(node) {
+            return self.hand_over(batch, node, &message, now);
         }
         self.reached(node);
         match class {
@@ -1285,6 +1317,110 @@ mod tests {
                 break;
             }
         }
+        bench.end().await;
+    }
+
+    /// Two nodes of which one does this: everything goes to the other, and the bad one is tried now and then until it is well.
+    async fn one_bad_node_of_two(bad: Answer, timeout: Duration) {
+        const SEGMENTS: u64 = 40;
+        let (sick, well) = (StubServer::start().await, StubServer::start().await);
+        let answer = bad.clone();
+        sick.script(move |_| answer.clone());
+        let mut bench = Bench::start(&ElasticsearchConfig { timeout, ..configuration(vec![sick.url(), well.url()]) });
+        for ticket in 1..=SEGMENTS {
+            bench.submit_alone(ticket, "a", &["x"]).await;
+            let (_, outcome) = bench.outcome().await;
+            assert!(matches!(&outcome, Outcome::Settled { rejected, .. } if rejected.is_empty()), "{bad:?}: {outcome:?}");
+        }
+        assert_eq!(well.document_count(), SEGMENTS as usize, "{bad:?}");
+        // A tenth of a second between two tries at most, and none of them for ever.
+        assert!(sick.request_count() < SEGMENTS as usize / 2, "{bad:?}: {} requests to a node that is left out", sick.request_count());
+        assert!(bench.handle.is_well(), "{bad:?}: one node is not the sink: {:?}", bench.handle.health());
+        sick.heal();
+        let before = sick.request_count();
+        for ticket in SEGMENTS + 1.. {
+            assert!(ticket < 5000, "{bad:?}: a node that is well again gets no work");
+            bench.submit_alone(ticket, "a", &["x"]).await;
+            bench.outcome().await;
+            if sick.request_count() > before + 5 {
+                break;
+            }
+        }
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_refuses_everything_is_left_out_and_comes_back() {
+        for status in [429, 500, 502, 503, 504] {
+            one_bad_node_of_two(Answer::error(status, "anything_exception", "not now"), SOON).await;
+        }
+        one_bad_node_of_two(Answer::Refuse { status: 503, body: "<html>503</html>".to_owned() }, SOON).await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_gives_no_usable_answer_is_left_out_and_comes_back() {
+        for answer in [Answer::html(200), Answer::CutMidway, Answer::Cut, Answer::ShortBy(1), Answer::GzipGarbage] {
+            one_bad_node_of_two(answer, SOON).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_is_left_out_and_comes_back() {
+        one_bad_node_of_two(Answer::Hang, Duration::from_millis(100)).await;
+    }
+
+    #[tokio::test]
+    async fn nodes_that_all_refuse_everything_are_pressure_on_the_sink() {
+        let servers = [StubServer::start().await, StubServer::start().await];
+        for server in &servers {
+            server.script(|_| Answer::error(503, "master_not_discovered_exception", ""));
+        }
+        let mut bench = Bench::start(&configuration(servers.iter().map(StubServer::url).collect()));
+        bench.submit(1, "a", &["x"]).await;
+        bench.trouble(Some(ReasonCode::SinkRejecting)).await;
+        servers.iter().for_each(StubServer::heal);
+        assert_eq!(bench.outcome().await, (1, settled(1)));
+        bench.trouble(None).await;
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_document_that_breaks_every_node_stops_no_other() {
+        let servers = [StubServer::start().await, StubServer::start().await, StubServer::start().await];
+        for server in &servers {
+            server.script(|request| match request.contains("breaks") {
+                true => Answer::error(500, "null_pointer_exception", ""),
+                false => Answer::Normal,
+            });
+        }
+        let mut bench = Bench::start(&configuration(servers.iter().map(StubServer::url).collect()));
+        bench.submit_alone(1, "a", &["breaks"]).await;
+        bench.trouble(Some(ReasonCode::UnknownError)).await;
+        for ticket in 2..=50 {
+            bench.submit_alone(ticket, "a", &["x"]).await;
+            assert_eq!(bench.outcome().await.0, ticket, "one that is never given up held another up");
+        }
+        servers.iter().for_each(StubServer::heal);
+        assert_eq!(bench.outcome().await, (1, settled(1)));
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_another_operation_settles_nothing() {
+        let server = StubServer::start().await;
+        server.script(|request| match request.number {
+            0 => Answer::Instead {
+                status: 200,
+                content_type: "application/json",
+                body: r#"{"errors":true,"items":[{"create":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"there"}}}]}"#
+                    .to_owned(),
+            },
+            _ => Answer::Normal,
+        });
+        let mut bench = Bench::against(&server);
+        bench.submit(1, "a", &["x"]).await;
+        assert_eq!(bench.outcome().await, (1, settled(1)));
+        assert_eq!(server.request_count(), 2);
         bench.end().await;
     }
 

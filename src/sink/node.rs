@@ -1,6 +1,6 @@
 //! The nodes of the sink: one client for each, and which of them to ask next.
 //!
-//! Guarantees that a node which does not answer is left alone for a while, longer each time, and is first asked for anything small when it may be back; that credentials never appear in an error
+//! Guarantees that a node which does not answer, or not as it should, is left alone for a while, longer each time, and is first asked for anything small when it may be back; that credentials never appear in an error
 //! or a log line; that the system's proxy settings are not used; that no more of an answer is kept than a limit in proportion to what was sent; that a redirect is
 //! reported and not followed, since it would carry documents to a place that nobody configured. Owns the only use of the `elasticsearch` crate and of the client. Does not read answers.
 //!
@@ -398,22 +398,28 @@ impl NodeHealth {
         None
     }
 
-    /// The node has answered something.
-    pub(crate) fn answered(&mut self, number: usize) {
-        if let Some(node) = self.nodes.get_mut(number) {
-            *node = NodeState::default();
-        }
+    /// The node has answered as it should. Whether it was left out before.
+    pub(crate) fn answered(&mut self, number: usize) -> bool {
+        let Some(node) = self.nodes.get_mut(number) else { return false };
+        std::mem::take(node).dead_until.is_some()
     }
 
-    /// The node did not answer; `chance` is from 0 to 1. Requests that were under way together count once.
-    pub(crate) fn failed(&mut self, number: usize, now: Instant, chance: f64) {
+    /// The node did not answer, or not as it should; `chance` is from 0 to 1. Requests that were under way together count once. Whether it was believed to be well before.
+    pub(crate) fn failed(&mut self, number: usize, now: Instant, chance: f64) -> bool {
         let backoff = self.backoff;
-        let Some(node) = self.nodes.get_mut(number) else { return };
-        if node.dead_until.is_some() && !node.tried {
-            return;
+        let Some(node) = self.nodes.get_mut(number) else { return false };
+        let was_well = node.dead_until.is_none();
+        if !was_well && !node.tried {
+            return false;
         }
         let wait = backoff.wait(node.failures, chance);
         *node = NodeState { failures: node.failures.saturating_add(1), dead_until: Some(now + wait), tried: false };
+        was_well
+    }
+
+    /// Whether some node besides this one is believed to be well.
+    pub(crate) fn another_is_well(&self, number: usize) -> bool {
+        self.nodes.iter().enumerate().any(|(other, node)| other != number && node.dead_until.is_none())
     }
 
     /// Whether some node is believed to be well.

@@ -24,6 +24,7 @@ pub mod format;
 pub mod ledger;
 mod letters;
 pub mod mishaps;
+mod probes;
 pub mod progress;
 mod task;
 
@@ -49,6 +50,7 @@ pub struct PartitionWork {
     dead_letters: Arc<dyn DeadLetters>,
     buffers: Buffers,
     mishaps: Option<Mishaps>,
+    probes: probes::Probes,
     /// Where it is seen that records of a partition do not come.
     ends: Option<watch::Receiver<Arc<EndsView>>>,
     /// Counts go on when a partition leaves and comes back.
@@ -58,7 +60,16 @@ pub struct PartitionWork {
 impl PartitionWork {
     /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`.
     pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers) -> Self {
-        Self { consumer, sink, dead_letters, buffers, mishaps: None, ends: None, progress: Mutex::new(BTreeMap::new()) }
+        Self {
+            consumer,
+            sink,
+            dead_letters,
+            buffers,
+            mishaps: None,
+            probes: probes::Probes::default(),
+            ends: None,
+            progress: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// The same, with silence noticed where `ends` shows it.
@@ -97,6 +108,7 @@ impl Work for PartitionWork {
             dead_letters: self.dead_letters.clone(),
             buffers: self.buffers.clone(),
             mishaps: self.mishaps.clone(),
+            probes: self.probes.clone(),
         };
         Box::pin(task::run(parts, key, spec, context))
     }

@@ -19,6 +19,7 @@ use super::format::{Formatted, Formatter};
 use super::ledger::Ledger;
 use super::letters::{self, Death};
 use super::mishaps::Mishaps;
+use super::probes::Probes;
 use super::progress::{PartitionProgress, State, now_ms};
 use crate::causes::chain;
 use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
@@ -39,6 +40,8 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often a task says in the log that records went to the dead letters.
 const LETTERS_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// A parked partition holds no document larger than this to probe with, if another one goes to the same index.
+const LARGE_PROBE_BYTES: usize = 16 << 10;
 /// The ticket of a probe; the ledger's tickets count up from 0.
 const PROBE: u64 = u64::MAX;
 
@@ -49,6 +52,7 @@ pub(super) struct Parts {
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) buffers: Buffers,
     pub(super) mishaps: Option<Mishaps>,
+    pub(super) probes: Probes,
 }
 
 /// What the ledger keeps of a chunk until it is settled.
@@ -416,7 +420,7 @@ impl Task {
             self.progress.wait_for(Some(reason.clone()));
             self.pause(self.parkings).await?;
             self.parkings = self.parkings.saturating_add(1);
-            match self.probe(&lines).await? {
+            match self.probe_in_turn(&lines).await? {
                 Outcome::Settled { .. } => break,
                 Outcome::Lost => {}
                 Outcome::Parked { cause, .. } if cause.code == reason.code => reason.message = cause.message,
@@ -431,13 +435,41 @@ impl Task {
         Ok(())
     }
 
-    /// The lines of the document that was refused, and its record's offset.
+    /// The lines of a document to probe with, and the offset of the record that was refused. That record's own document, or where it is large the smallest one for the same index: many
+    /// partitions may be parked for a long time, and what they hold is in no budget.
     fn probe_of(&mut self, ticket: u64, item: u32) -> Option<(Vec<u8>, i64)> {
         let kept = self.ledger.get(ticket)?;
-        let record = kept.record_of(item)?;
+        let refused = kept.record_of(item)?;
+        let mut chosen = refused;
+        if length_of(&refused) > LARGE_PROBE_BYTES {
+            let index = self.formatter.index_of(refused.timestamp_ms).to_owned();
+            let documents = (0_u32..).zip(kept.chunk.records()).filter(|(number, _)| kept.not_items.binary_search(number).is_err());
+            for (_, record) in documents {
+                if length_of(&record) < length_of(&chosen) && self.formatter.index_of(record.timestamp_ms) == index {
+                    chosen = record;
+                }
+            }
+        }
         let mut lines = Vec::new();
-        self.formatter.append(&record, &mut lines);
-        Some((lines, record.offset))
+        self.formatter.append(&chosen, &mut lines);
+        lines.shrink_to_fit();
+        Some((lines, refused.offset))
+    }
+
+    /// The same as [`probe`](Self::probe) when it is this partition's turn.
+    async fn probe_in_turn(&mut self, lines: &[u8]) -> Result<Outcome, Halt> {
+        let turn = tokio::select! {
+            () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+            turn = self.parts.probes.turn() => turn,
+        };
+        let longest = tokio::time::sleep(Probes::LONGEST_TURN);
+        let probe = self.probe(lines);
+        tokio::pin!(longest, probe);
+        tokio::select! {
+            outcome = &mut probe => return outcome,
+            () = &mut longest => drop(turn),
+        }
+        probe.await
     }
 
     /// Sends one document in a request of its own and waits for its outcome; what comes of earlier segments is ignored.
@@ -523,9 +555,11 @@ impl Task {
             }
             Formatted::Dead { cause, reason } => Some(Death::own(cause, reason)),
             Formatted::Document => loop {
-                match self.probe(&lines).await? {
+                let outcome = if self.parkings == 0 { self.probe(&lines).await? } else { self.probe_in_turn(&lines).await? };
+                match outcome {
                     Outcome::Lost => {}
                     Outcome::Settled { rejected, retried } => {
+                        self.parkings = 0;
                         self.progress.count_retried(u64::from(retried));
                         match rejected.first() {
                             Some(rejection) if self.spec.topic.on_reject == OnReject::Stop => {
@@ -583,6 +617,10 @@ enum Waiting {
     HoldsNothing,
     /// The one chunk that goes record by record.
     HoldsItsRecord,
+}
+
+fn length_of(record: &Record<'_>) -> usize {
+    record.value.map_or(0, <[u8]>::len)
 }
 
 /// When letters became durable.

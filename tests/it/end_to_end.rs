@@ -175,6 +175,24 @@ impl World {
         }
     }
 
+    /// These values, to each of the topic's partitions, without waiting for one after the other.
+    pub(crate) fn produce_to_each(&mut self, topic: &str, values: &[String]) {
+        let mut deliveries = Vec::new();
+        for ((_, partition), ledger) in self.broker.ledger.iter_mut().filter(|((name, _), _)| name == topic) {
+            for value in values {
+                ledger.push(Some(value.clone().into_bytes()));
+                let record = FutureRecord::<(), [u8]>::to(topic).partition(*partition).payload(value.as_bytes());
+                deliveries.push(self.broker.producer.send_result(record).map_err(|(error, _)| error).expect("room in the producer's queue"));
+            }
+        }
+        let runtime = self.runtime.as_ref().expect("it is taken at the end only");
+        let delivered = runtime.block_on(async { tokio::time::timeout(4 * SOON, futures::future::join_all(deliveries)).await });
+        assert!(
+            delivered.expect("delivered in time").into_iter().all(|delivery| delivery.is_ok_and(|answer| answer.is_ok())),
+            "not all was delivered"
+        );
+    }
+
     /// Many small JSON records, `{"of":"TOPIC","n":N}`, evenly over the topic's partitions.
     pub(crate) fn produce_numbers(&mut self, topic: &str, numbers: std::ops::Range<usize>) {
         let partitions = self.broker.ledger.keys().filter(|(name, _)| name == topic).count();
@@ -242,7 +260,7 @@ impl World {
     }
 
     /// The ids of the documents in one index.
-    fn indexed(&self, index: &str) -> BTreeSet<String> {
+    pub(crate) fn indexed(&self, index: &str) -> BTreeSet<String> {
         self.stub.documents().into_keys().filter(|(name, _)| name == index).map(|(_, id)| id).collect()
     }
 
@@ -292,7 +310,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    fn request(&self, method: &str, path: &str) -> Answer {
+    pub(crate) fn request(&self, method: &str, path: &str) -> Answer {
         http::send(method, &format!("{}{path}", self.url), &[("accept", "application/json")], None)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
@@ -310,11 +328,11 @@ impl App {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         self.request("GET", path).ok().json()
     }
 
-    fn tasks(&self, topic: &str) -> Vec<Value> {
+    pub(crate) fn tasks(&self, topic: &str) -> Vec<Value> {
         self.get(&format!("/api/v1/tasks?topic={topic}&limit=1000"))["items"].as_array().expect("items").clone()
     }
 
@@ -322,7 +340,7 @@ impl App {
         self.get(&format!("/api/v1/tasks/{topic}/{partition}"))
     }
 
-    fn status(&self, topic: &str) -> Value {
+    pub(crate) fn status(&self, topic: &str) -> Value {
         self.get(&format!("/api/v1/topics/{topic}"))["status"].clone()
     }
 

@@ -9,4 +9,5 @@ mod file_sink;
 mod harness;
 mod layering;
 mod openapi;
+mod parking;
 mod sink;

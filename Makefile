@@ -56,5 +56,8 @@ bench: ## records per second, CPU seconds and memory against a discarding endpoi
 fuzz: ## changes the corpus at random against each parser for SECONDS (60); DROVER_FUZZ_SEED=N repeats a run
 	DROVER_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked $(FEATURES) --lib -- --nocapture --test-threads=1 corpus_tests::fuzz_
 
+instructions: ## machine instructions for each record, without Kafka, counted by valgrind (not in CI)
+	@bash .ci/instructions.sh
+
 image-check: ## executes the Dockerfile in a folder, as root and without Docker; builds a release (not in CI)
 	@bash .ci/image-check.sh

@@ -19,7 +19,7 @@ use serde_json::Value;
 /// Seconds of each fuzz test in a plain `cargo test`.
 const SHORT_RUN: f64 = 2.0;
 /// No mutation makes an input longer than this.
-const LONGEST_INPUT: usize = 16 << 10;
+const LONGEST_INPUT: usize = 4 << 10;
 
 /// One case.
 pub(crate) struct Case {

@@ -165,7 +165,7 @@ pub(crate) fn item(status: u16, error_type: &str, reason: &str, create: bool) ->
     }
     if error_type == "version_conflict_engine_exception" {
         // Our ids are our own: what is there under one of them is this document. Other operations of ours carry no version that could conflict.
-        return if create { ItemClass::Settled } else { ItemClass::Unknown };
+        return if create && status == 409 { ItemClass::Settled } else { ItemClass::Unknown };
     }
     if let Some(obstacle) = obstacle(status, error_type, reason) {
         return ItemClass::Operator(obstacle);
@@ -323,6 +323,7 @@ mod tests {
         ("pipeline missing", 400, "illegal_argument_exception", "pipeline with id [p] does not exist", ItemClass::Operator(MISSING_PIPELINE)),
         ("too large alone", 413, "", "", ItemClass::TooLarge),
         ("conflict of an operation without a version", 409, "version_conflict_engine_exception", "higher", ItemClass::Unknown),
+        ("conflict with another status", 400, "version_conflict_engine_exception", "document already exists", ItemClass::Unknown),
         ("success with an error", 200, "", "odd", ItemClass::Unknown),
         ("success with a known error", 201, "mapper_parsing_exception", "x", ItemClass::Unknown),
         ("never seen", 400, "quantum_flux_exception", "x", ItemClass::Unknown),

@@ -49,7 +49,7 @@ fn put_list(value: &[u8]) -> Value {
     match &known.error {
         Some(error) => {
             assert_eq!(topics, ["listed"], "the last good list is not in force");
-            assert_eq!(warnings, [error.message.clone()]);
+            assert_eq!(warnings, std::slice::from_ref(&error.message));
             json!({"error": error.message})
         }
         None if topics.len() > 20 => json!({"topics": topics.len(), "warnings": warnings.len()}),

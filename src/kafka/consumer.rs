@@ -35,6 +35,8 @@ mod rewind;
 const TURN_MESSAGES: usize = 10_000;
 /// Messages that are taken at once: what librdkafka touches for each of them is still in the caches when it is copied and released.
 const BATCH_MESSAGES: usize = 1_000;
+/// Bytes after which a turn takes no further batch: the budget is looked at between turns only, and ten thousand records of 60 KB would pass any.
+const TURN_BYTES: usize = 16 << 20;
 /// How long the first batch of a turn may take to fill: the latency of a quiet topic.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// How long the thread sleeps when it must not take anything; tasks wake it earlier.
@@ -387,10 +389,11 @@ impl<'a> Session<'a> {
     fn take_turn(&mut self, batch: &mut Batch) -> Result<(), ConsumerError> {
         let mut errors = Vec::new();
         let mut wait = BATCH_WAIT;
+        let mut taken = 0;
         for _ in 0..TURN_MESSAGES / BATCH_MESSAGES {
             self.queue.consume(wait, batch);
-            self.hand_out(batch, &mut errors);
-            if !batch.is_full() {
+            taken += self.hand_out(batch, &mut errors);
+            if !batch.is_full() || taken >= TURN_BYTES {
                 break;
             }
             wait = Duration::ZERO;
@@ -681,8 +684,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Distributes a batch to the partitions' chunks. Nothing here allocates per record.
-    fn hand_out(&mut self, batch: &Batch, errors: &mut Vec<(TopicPartition, RDKafkaErrorCode, String)>) {
+    /// Distributes a batch to the partitions' chunks; how many bytes that were. Nothing here allocates per record.
+    fn hand_out(&mut self, batch: &Batch, errors: &mut Vec<(TopicPartition, RDKafkaErrorCode, String)>) -> usize {
+        let mut taken = 0;
         let budget = self.inner.settings.budget.clone();
         let mut run: Option<(Message<'_>, Option<(TopicPartition, &mut Partition)>)> = None;
         let mut got_something = false;
@@ -704,6 +708,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             got_something = true;
+            taken += message.bytes();
             partition.is_under_way = true;
             partition.position = offset + 1;
             if partition.builder.bytes() + message.bytes() > CHUNK_BYTES {
@@ -722,6 +727,7 @@ impl<'a> Session<'a> {
             info!("kafka delivers again");
             self.changed = true;
         }
+        taken
     }
 
     fn partition_error(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::distr::Alphanumeric;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::end_to_end::{App, World};
@@ -18,6 +21,13 @@ const LONG: Duration = Duration::from_secs(180);
 const SLOW: Duration = Duration::from_millis(100);
 /// Records of the topic that goes on, in each of the two turns that are compared.
 const TURN: usize = 20_000;
+
+/// Bytes of a record of the topic that is parked: larger than a document that a parked partition keeps.
+const PADDING: usize = 60_000;
+
+fn padded(number: usize, padding: &str) -> String {
+    format!(r#"{{"of":"parked","n":{number},"padding":"{padding}"}}"#)
+}
 
 fn memory(app: &App, kind: &str) -> u64 {
     let page = app.request("GET", "/metrics").text();
@@ -57,9 +67,10 @@ fn a_thousand_parked_partitions_starve_nobody() {
         }
         Answer::After(SLOW, Box::new(Answer::Items(vec![rule.clone()])))
     });
-    // More than the budget has room for, if all of it were kept.
-    let padding = "x".repeat(60_000);
-    world.produce_to_each("parked", &[0, 1, 2, 3].map(|number| format!(r#"{{"of":"parked","n":{number},"padding":"{padding}"}}"#)));
+    // More than the budget has room for, if all of it were kept; random, since the client's prefetch is limited by what comes over the wire.
+    let mut chance = StdRng::seed_from_u64(1);
+    let mut padding = || (0..PADDING).map(|_| char::from(chance.sample(Alphanumeric))).collect::<String>();
+    world.produce_to_each("parked", &[0, 1, 2, 3].map(|number| padded(number, &padding())));
     let app = world.start();
     let tasks = wait_until("all partitions are parked", LONG, || {
         let tasks = app.tasks("parked");

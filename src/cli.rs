@@ -1,7 +1,8 @@
 //! The commands that talk to a running drover over its HTTP API, and [`Command::Replay`], which talks to the sink's server.
 //!
 //! Guarantees: data goes to stdout, messages to stderr; every request ends in time; exit codes are those of the design, section 7 (0 ok, 1 failed, 2 usage, 3 unhealthy with `--fail-on`,
-//! 4 not found, 5 conflict, 69 unreachable, 78 bad configuration); no text of a server reaches the terminal raw. Does nothing that `curl` could not do: there is no other way in.
+//! 4 not found, 5 conflict, 69 unreachable, 78 bad configuration; of a replay also 130 interrupted); no text of a server reaches the terminal raw.
+//! Does nothing that `curl` could not do: there is no other way in.
 //!
 //! | to find | look in |
 //! |---|---|
@@ -38,7 +39,7 @@ mod tasks;
 mod topics;
 mod wait;
 
-use client::{Client, Patience, Trust};
+use client::{Client, List, Patience, Trust};
 use document::Document;
 use failure::Failure;
 use output::{Output, Printer};
@@ -106,7 +107,7 @@ impl Context {
     /// Prints a whole list: of a table each page as it comes, of a document all pages in one.
     async fn list<const N: usize>(
         &self,
-        path: &[&str],
+        list: &List,
         query: &[(&'static str, String)],
         columns: [&str; N],
         row: impl Fn(&Document) -> [String; N],
@@ -122,7 +123,7 @@ impl Context {
             join(&mut whole, page);
             Ok(())
         };
-        self.client.pages(path, query, gather).await?;
+        self.client.pages(list, query, gather).await?;
         match whole {
             Some(document) => self.printer.show(&document, |_| Table::new(&columns)),
             None => self.printer.rows(&mut table),
@@ -190,6 +191,11 @@ fn span(text: &str) -> Result<Duration, String> {
     span.ok_or_else(|| "write a span of time as 30s, 5m or 1h30m".to_owned())
 }
 
+/// The number of a partition, such as `3`.
+fn partition(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write the number of a partition, such as 0 or 3".to_owned())
+}
+
 /// The query's pairs whose value is given.
 fn given<const N: usize>(pairs: [(&'static str, Option<String>); N]) -> Vec<(&'static str, String)> {
     pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
@@ -214,6 +220,14 @@ mod tests {
         join(&mut whole, page(r#"{"items":[1,2],"next":"c","scope":"instance"}"#));
         join(&mut whole, page(r#"{"items":[3],"next":null,"scope":"instance"}"#));
         assert_eq!(whole, Some(page(r#"{"items":[1,2,3],"next":null,"scope":"instance"}"#)));
+    }
+
+    #[test]
+    fn a_partition_is_a_number_from_0() {
+        assert_eq!(partition("11"), Ok(11));
+        for text in ["x", "-1", "", "99999999999"] {
+            assert!(partition(text).is_err_and(|message| message.contains("number of a partition")), "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,29 @@ const MAX_TOKEN: usize = 4096;
 /// Rows that one request of a list asks for, the most that the API gives.
 const PAGE: &str = "1000";
 
+/// Fields by which a document of drover's is told from a foreign one.
+pub(super) type Marks = &'static [&'static str];
+
+pub(super) const INFO: Marks = &["version", "instance"];
+pub(super) const TOPIC: Marks = &["name", "status"];
+pub(super) const TASK: Marks = &["topic", "partition", "state"];
+pub(super) const SOURCE: Marks = &["kind", "status"];
+/// What became of one partition of a restart or a rewind.
+pub(super) const PARTITION: Marks = &["partition", "error"];
+pub(super) const DRY_RUN: Marks = &["valid", "would"];
+
+/// One of the API's lists.
+#[derive(Debug)]
+pub(super) struct List {
+    path: &'static [&'static str],
+    marks: Marks,
+}
+
+pub(super) const TOPICS: List = List { path: &["api", "v1", "topics"], marks: TOPIC };
+pub(super) const TASKS: List = List { path: &["api", "v1", "tasks"], marks: TASK };
+pub(super) const EVENTS: List = List { path: &["api", "v1", "events"], marks: &["id", "kind", "message"] };
+pub(super) const LETTERS: List = List { path: &["api", "v1", "dead-letters"], marks: &["id", "cause"] };
+
 /// A server's address, checked: `http` or `https`, a host, no credentials, no query, no fragment.
 pub(super) fn server_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write it as http://HOST:PORT"))?;
@@ -185,8 +208,27 @@ impl Client {
     }
 
     /// Asks the API for a document.
-    pub(super) async fn get(&self, path: &[&str]) -> Result<Document, Failure> {
-        self.send(Request::get(path)).await?.document.ok_or_else(|| self.not_drover("an answer without a body".to_owned()))
+    pub(super) async fn get(&self, path: &[&str], marks: Marks) -> Result<Document, Failure> {
+        self.one(self.send(Request::get(path)).await?.document, marks)
+    }
+
+    /// An answer's document, when it is one of drover's.
+    pub(super) fn one(&self, document: Option<Document>, marks: Marks) -> Result<Document, Failure> {
+        let document = document.ok_or_else(|| self.not_drover("an answer without a body".to_owned()))?;
+        match document.lacks(marks) {
+            None => Ok(document),
+            Some(mark) => Err(self.not_drover(format!("an answer without `{mark}`"))),
+        }
+    }
+
+    /// An answer's list, when it is one of drover's.
+    pub(super) fn many(&self, document: Option<Document>, marks: Marks) -> Result<Document, Failure> {
+        let document = document.unwrap_or(Document::Null);
+        let Document::List(items) = document.at("items") else { return Err(self.not_drover("a list without items".to_owned())) };
+        match items.iter().find_map(|item| item.lacks(marks)) {
+            None => Ok(document),
+            Some(mark) => Err(self.not_drover(format!("a list with an item without `{mark}`"))),
+        }
     }
 
     /// A probe's status and report; a probe that is not well answers 503.
@@ -205,13 +247,13 @@ impl Client {
     /// Reads a list page by page and gives each page away as it comes.
     pub(super) async fn pages(
         &self,
-        path: &[&str],
+        list: &List,
         query: &[(&'static str, String)],
         mut page: impl FnMut(Document) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut cursor: Option<String> = None;
         loop {
-            let document = self.page(path, query, PAGE, cursor.as_deref()).await?;
+            let document = self.page(list, query, PAGE, cursor.as_deref()).await?;
             let next = document.text("next").map(str::to_owned);
             page(document)?;
             match next {
@@ -225,15 +267,11 @@ impl Client {
     }
 
     /// One page of a list.
-    pub(super) async fn page(&self, path: &[&str], query: &[(&'static str, String)], limit: &str, cursor: Option<&str>) -> Result<Document, Failure> {
+    pub(super) async fn page(&self, list: &List, query: &[(&'static str, String)], limit: &str, cursor: Option<&str>) -> Result<Document, Failure> {
         let mut asked = query.to_vec();
         asked.push(("limit", limit.to_owned()));
         asked.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
-        let document = self.send(Request::get(path).query(asked)).await?.document.unwrap_or(Document::Null);
-        match document.at("items") {
-            Document::List(_) => Ok(document),
-            _ => Err(self.not_drover("a list without items".to_owned())),
-        }
+        self.many(self.send(Request::get(list.path).query(asked)).await?.document, list.marks)
     }
 
     async fn exchange(&self, request: &Request<'_>) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {

@@ -34,6 +34,11 @@ impl Document {
         })
     }
 
+    /// The first of these fields that is not there; all of them are missing where it is no object.
+    pub(super) fn lacks(&self, names: &'static [&'static str]) -> Option<&'static str> {
+        names.iter().copied().find(|name| !self.fields("").iter().any(|(field, _)| field == name))
+    }
+
     /// The items of a list; none where it is something else.
     pub(super) fn items(&self, path: &str) -> &[Document] {
         match self.at(path) {

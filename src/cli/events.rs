@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 
+use super::client::EVENTS;
 use super::document::Document;
 use super::failure::Failure;
 use super::output::tell;
@@ -48,7 +49,7 @@ pub struct EventsArgs {
     #[arg(long, value_parser = PossibleValuesParser::new(Severity::ALL.map(Severity::as_str)))]
     severity: Option<String>,
     /// Only events at this time or later
-    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::time, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 }
 
@@ -86,7 +87,7 @@ pub(super) async fn run(arguments: EventsArgs) -> Result<(), Failure> {
     let mut whole = None;
     context
         .client
-        .pages(&["api", "v1", "events"], &query, |page| {
+        .pages(&EVENTS, &query, |page| {
             super::join(&mut whole, page);
             Ok(())
         })
@@ -145,7 +146,7 @@ async fn newest(context: &Context, query: &[(&'static str, String)], seen: Optio
     // The first page is small, because most looks find nothing.
     let mut limit = "100";
     loop {
-        let page = context.client.page(&["api", "v1", "events"], query, limit, cursor.as_deref()).await?;
+        let page = context.client.page(&EVENTS, query, limit, cursor.as_deref()).await?;
         for event in page.items("items") {
             let is_seen = Place::of(event).zip(seen).is_some_and(|(place, seen)| place.is_seen(seen));
             if is_seen {

@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// The same with what helps, when drover refused for the reason with this code.
+    pub(super) fn advised(self, code: &str, advice: &'static str) -> Self {
+        match self {
+            Self::Refused(refusal) if refusal.code == code => Self::Refused(Box::new(Refusal { advice: Some(advice), ..*refusal })),
+            other => other,
+        }
+    }
+
     /// What is told on stderr, over one line or several, with a line break at its end; empty where nothing is to be told.
     pub(super) fn message(&self) -> String {
         match self {
@@ -74,6 +82,8 @@ pub(super) struct Refusal {
     detail: String,
     request_id: Option<String>,
     errors: Vec<PlaceError>,
+    /// What helps at the command line.
+    advice: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +107,7 @@ impl Refusal {
             detail: document.cell("detail"),
             request_id: document.text("request_id").map(str::to_owned),
             errors: errors_of(document),
+            advice: None,
         })
     }
 
@@ -132,6 +143,9 @@ impl Refusal {
             for error in &self.errors {
                 out.push_str(&format!("  {} ({})\n", escape(&placed(error)), escape(&error.code)));
             }
+        }
+        if let Some(advice) = self.advice {
+            out.push_str(&format!("  {advice}\n"));
         }
         let mut facts = vec![format!("code {}", self.code)];
         facts.extend(self.status.map(|status| format!("status {status}")));

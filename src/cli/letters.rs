@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::client::LETTERS;
 use super::document::Document;
 use super::failure::Failure;
 use super::{Connection, Context, given};
@@ -32,16 +33,16 @@ struct LettersFilter {
     #[arg(long, value_name = "NAME")]
     topic: Option<TopicName>,
     /// Only this partition's
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = super::partition, allow_hyphen_values = true)]
     partition: Option<u32>,
     /// Only errors of this type
     #[arg(long, value_name = "TYPE")]
     error_type: Option<String>,
     /// Only letters that last died at this time or later
-    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::time, allow_hyphen_values = true)]
     since: Option<Timestamp>,
     /// Only letters that last died before this time
-    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::time, allow_hyphen_values = true)]
     until: Option<Timestamp>,
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn run(arguments: LettersArgs) -> Result<(), Failure> {
         ("until", filter.until.map(|time| time.to_string())),
     ]);
     let columns = ["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"];
-    context.list(&["api", "v1", "dead-letters"], &query, columns, row).await
+    context.list(&LETTERS, &query, columns, row).await
 }
 
 fn row(letter: &Document) -> [String; 10] {

@@ -15,18 +15,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::counted;
 use crate::causes::chain;
 use crate::config::{self, ElasticsearchConfig, SinkConfig};
 use crate::sink::answer::for_people;
 use crate::sink::elasticsearch::ElasticsearchSink;
 use crate::sink::file::lines::{self, Pairs, Step};
 use crate::sink::file::{OPEN_SUFFIX, SUFFIX};
-use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
+use crate::sink::{Outcome, Rejection, Reply, Segment, SinkHandle};
 use crate::status::{Reason, ReasonCode};
 
 /// Everything was sent and taken.
@@ -39,6 +40,8 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_UNREACHABLE: u8 = 69;
 /// The configuration cannot be used (sysexits' `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
+/// Somebody has interrupted it: what shells give a program that SIGINT (2) has ended, 128 + 2.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Bytes of one segment; a single larger pair is one alone.
 const SEGMENT_BYTES: usize = 1 << 20;
@@ -49,6 +52,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often the sink's health is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// The least time that a request may take, however short the wait.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Between two drawings of the bar.
 const DRAWINGS_PER_SECOND: u8 = 5;
 
@@ -64,13 +69,17 @@ pub struct ReplayArgs {
     /// A configuration whose elasticsearch section has the credentials, certificates and bulk settings; its URLs are not used
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Seconds to go on trying while nothing gets through
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    /// Seconds to go on trying while nothing gets through; no request takes longer either
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds, allow_hyphen_values = true)]
     pub wait: u64,
 }
 
+fn seconds(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a number of seconds, such as 60".to_owned())
+}
+
 /// Runs the command; messages go to stderr. The exit code: 0 when every document was taken, 1 when some were refused or could not be read, 2 for a folder or an address that is none, 69 when the
-/// server cannot be reached, 78 for a configuration that cannot be used.
+/// server cannot be reached, 78 for a configuration that cannot be used, 130 when it was interrupted.
 pub(super) async fn run(arguments: ReplayArgs) -> u8 {
     match replay(&arguments).await {
         Ok(code) => code,
@@ -126,24 +135,47 @@ async fn replay(arguments: &ReplayArgs) -> Result<u8, Failure> {
         tally: Tally::default(),
     };
     let ended = tokio::select! {
-        ended = sending.run(read, outcomes) => ended,
+        ended = sending.run(read, outcomes) => ended.map(|()| End::Done),
+        Ok(()) = tokio::signal::ctrl_c() => Ok(End::Interrupted),
         // It only ends when it is cancelled, or its handles are gone.
         _ = sink.run(cancel) => Err(Failure::new(EXIT_FAILED, "the sink has ended by itself")),
     };
     let tally = sending.tally;
     drop(reader);
     bar.finish_and_clear();
-    let summary = format!("replayed {} documents from {} files, {} refused", tally.taken, tally.files, tally.refused);
-    if let Err(failure) = ended {
-        eprintln!("{summary}, then it stopped");
-        return Err(failure);
+    let documents = counted(tally.taken, "document");
+    let summary = format!("replayed {documents} from {}, {} refused", counted(tally.files, "file"), tally.refused);
+    match ended {
+        Ok(End::Done) => {
+            eprintln!("{summary}");
+            Ok(if tally.refused > 0 || tally.is_damaged { EXIT_FAILED } else { EXIT_OK })
+        }
+        Ok(End::Interrupted) => {
+            eprintln!("interrupted: {documents} sent so far, {} refused; run it again: nothing is doubled", tally.refused);
+            Ok(EXIT_INTERRUPTED)
+        }
+        Err(failure) => {
+            eprintln!("{summary}, then it stopped");
+            Err(failure)
+        }
     }
-    eprintln!("{summary}");
-    Ok(if tally.refused > 0 || tally.is_damaged { EXIT_FAILED } else { EXIT_OK })
+}
+
+/// How the sending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done,
+    Interrupted,
 }
 
 /// Where it goes and how.
 fn destination(arguments: &ReplayArgs) -> Result<ElasticsearchConfig, Failure> {
+    let config = configured(arguments)?;
+    let longest = Duration::from_secs(arguments.wait).max(TIMEOUT_MIN);
+    Ok(ElasticsearchConfig { timeout: config.timeout.min(longest), ..config })
+}
+
+fn configured(arguments: &ReplayArgs) -> Result<ElasticsearchConfig, Failure> {
     let plain = ElasticsearchConfig::at(&arguments.to).map_err(|error| Failure::new(EXIT_USAGE, format!("--to: {error}")))?;
     let Some(path) = &arguments.config else { return Ok(plain) };
     let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|error| Failure::new(EXIT_CONFIG, config::check::text(&error)))?;
@@ -196,23 +228,28 @@ fn files_of(dir: &Path) -> Result<Vec<SourceFile>, Failure> {
         let is_none = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
         Failure::new(if is_none { EXIT_USAGE } else { EXIT_FAILED }, format!("cannot read the folder {}: {error}; {REMEDY}", shown(path)))
     };
-    let mut files = Vec::new();
-    let mut folders = Vec::new();
-    for path in entries(dir).map_err(|error| unreadable(dir, error))? {
-        if path.is_dir() {
-            folders.push(path);
-        } else {
-            files.extend(source_file(path));
-        }
-    }
+    let (mut files, folders) = inside(dir).map_err(|error| unreadable(dir, error))?;
+    let mut deeper = Vec::new();
     for folder in folders {
-        let inside = entries(&folder).map_err(|error| unreadable(&folder, error))?;
-        files.extend(inside.into_iter().filter_map(source_file));
+        let (more, below) = inside(&folder).map_err(|error| unreadable(&folder, error))?;
+        files.extend(more);
+        deeper.extend(below);
     }
-    if files.is_empty() {
-        return Err(Failure::new(EXIT_FAILED, format!("there is no {SUFFIX} file in {} or its folders; {REMEDY}", shown(dir))));
+    if !files.is_empty() {
+        return Ok(files);
     }
-    Ok(files)
+    let has_files = |folder: &&PathBuf| inside(folder).is_ok_and(|(files, _)| !files.is_empty());
+    let remedy = match deeper.iter().find(has_files).and_then(|folder| folder.parent()) {
+        Some(folder) => format!("{} has some: name that folder", shown(folder)),
+        None => REMEDY.to_owned(),
+    };
+    Err(Failure::new(EXIT_FAILED, format!("there is no {SUFFIX} file in {} or its folders; {remedy}", shown(dir))))
+}
+
+/// The files of a folder that the sink may have written, and its folders, each in name order.
+fn inside(dir: &Path) -> io::Result<(Vec<SourceFile>, Vec<PathBuf>)> {
+    let (folders, others): (Vec<PathBuf>, Vec<PathBuf>) = entries(dir)?.into_iter().partition(|path| path.is_dir());
+    Ok((others.into_iter().filter_map(source_file).collect(), folders))
 }
 
 fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -315,9 +352,9 @@ fn is_last_pair(source: &SourceFile, start: u64) -> bool {
 
 #[derive(Debug, Default)]
 struct Tally {
-    taken: u64,
-    refused: u64,
-    files: u64,
+    taken: usize,
+    refused: usize,
+    files: usize,
     is_damaged: bool,
 }
 
@@ -327,7 +364,6 @@ struct Parked {
     origin: Origin,
     /// The file and line of a document that was refused for it.
     place: String,
-    cause: ParkCause,
     pause: Duration,
     again_at: Instant,
 }
@@ -345,7 +381,7 @@ struct Sending {
     outbox: VecDeque<Segment>,
     parked: VecDeque<Parked>,
     /// What was told last.
-    told_trouble: Option<ReasonCode>,
+    told_trouble: Option<(ReasonCode, String)>,
     told_parking: Option<String>,
     last_progress: Instant,
     tally: Tally,
@@ -418,20 +454,19 @@ impl Sending {
             Outcome::Settled { rejected, .. } => {
                 self.last_progress = Instant::now();
                 self.bar.inc(origin.length as u64);
-                self.tally.taken += origin.items.saturating_sub(rejected.len()) as u64;
-                self.tally.refused += rejected.len() as u64;
+                self.tally.taken += origin.items.saturating_sub(rejected.len());
+                self.tally.refused += rejected.len();
                 if !rejected.is_empty() {
                     self.tell_refusals(&origin, &rejected).await?;
                 }
             }
             Outcome::Parked { cause, item } => {
                 let place = self.place(origin.file, origin.first_line + 2 * u64::from(item));
-                let message = format!("{}; {}", cause.message, once(&cause.remedy));
-                if self.told_parking.as_ref() != Some(&message) {
-                    self.say(&format!("{place}: {message}; trying again for {} seconds", self.patience.as_secs()));
-                    self.told_parking = Some(message);
+                if self.told_parking.as_ref() != Some(&cause.message) {
+                    self.say(&format!("{place}: {}; {}; trying for {} s", cause.message, for_replay(&cause.remedy), self.patience.as_secs()));
+                    self.told_parking = Some(cause.message.clone());
                 }
-                self.parked.push_back(Parked { origin, place, cause, pause, again_at: Instant::now() + pause });
+                self.parked.push_back(Parked { origin, place, pause, again_at: Instant::now() + pause });
             }
             Outcome::Lost => {
                 let place = self.place(origin.file, origin.first_line);
@@ -447,7 +482,8 @@ impl Sending {
         if let Some(parked) = self.parked.front()
             && now >= self.last_progress + self.patience
         {
-            return Err(Failure::new(EXIT_FAILED, format!("{}: {}; {}", parked.place, parked.cause.message, once(&parked.cause.remedy))));
+            // The cause was told when it was parked.
+            return Err(Failure::new(EXIT_FAILED, format!("{}: not taken for {} s", parked.place, self.patience.as_secs())));
         }
         while self.parked.front().is_some_and(|parked| parked.again_at <= now) {
             let Some(Parked { origin, pause, .. }) = self.parked.pop_front() else { break };
@@ -461,20 +497,25 @@ impl Sending {
     /// Says what is wrong as soon as it is, and gives up when it lasts.
     fn look_at_the_sink(&mut self) -> Result<(), Failure> {
         let Some(Reason { code, message, remedy, .. }) = self.handle.health().trouble else { return Ok(()) };
-        let remedy = once(&remedy);
         if code == ReasonCode::Credentials {
             return Err(Failure::new(EXIT_FAILED, format!("{message}; name a configuration with the right credentials by --config")));
         }
-        if self.told_trouble != Some(code) {
-            self.say(&format!("{message}; {remedy}; trying for {} seconds", self.patience.as_secs()));
-            self.told_trouble = Some(code);
+        let has_patience = self.in_work.is_empty() || Instant::now() < self.last_progress + self.patience;
+        let seconds = self.patience.as_secs();
+        let is_told = self.told_trouble.as_ref().is_some_and(|(told, _)| *told == code);
+        if !is_told {
+            let trying = if has_patience { format!("; trying for {seconds} s") } else { String::new() };
+            self.say(&format!("{message}; {}{trying}", for_replay(&remedy)));
+            self.told_trouble = Some((code, message.clone()));
         }
-        if Instant::now() < self.last_progress + self.patience {
+        if has_patience {
             return Ok(());
         }
         let place = self.in_work.values().next().map(|(origin, _)| self.place(origin.file, origin.first_line)).unwrap_or_default();
+        let is_the_same = self.told_trouble.as_ref().is_some_and(|(_, told)| *told == message);
+        let last = if is_the_same { String::new() } else { format!(": {message}") };
         let code = if code == ReasonCode::SinkUnreachable { EXIT_UNREACHABLE } else { EXIT_FAILED };
-        Err(Failure::new(code, format!("{place}: nothing has got through from here on for {} seconds: {message}; {remedy}", self.patience.as_secs())))
+        Err(Failure::new(code, format!("{place}: nothing has got through from here on for {seconds} s{last}")))
     }
 
     async fn tell_refusals(&self, origin: &Origin, rejected: &[Rejection]) -> Result<(), Failure> {
@@ -514,9 +555,26 @@ impl Sending {
     }
 }
 
-/// A remedy without what is only true of a drover that runs on.
-fn once(remedy: &str) -> &str {
-    remedy.strip_suffix("; drover goes on by itself").unwrap_or(remedy)
+/// What remedies for a drover that runs say, and what of it is true here: the files name the index, `--to` the server, and it does not go on for ever.
+const REWORDED: [(&str, &str); 13] = [
+    ("check that a node of the sink runs", "check that the server runs"),
+    ("; drover sends less and goes on by itself", ""),
+    (", and drover goes on by itself", ""),
+    ("; drover goes on by itself", ""),
+    ("; a forward rewind of the task skips them", ""),
+    ("drover does not know this error and sends the documents again", "drover does not know this error"),
+    ("elasticsearch.urls", "--to"),
+    (", or name another index in the topic's spec", ""),
+    (", raise cluster.max_shards_per_node, or use fewer indices in the topic's index template", ", or raise cluster.max_shards_per_node"),
+    (", or change `pipeline` in the topic's spec", ", or change `pipeline` in the action lines of the files"),
+    ("change `index` in the topic's spec", "change `_index` in the action lines of the files"),
+    ("name an index instead of the alias in the topic's spec", "name an index instead of the alias in the action lines of the files"),
+    ("set `operation: create` in the topic's spec", "write `create` instead of `index` in the action lines of the files"),
+];
+
+/// A remedy in the words of this command.
+fn for_replay(remedy: &str) -> String {
+    REWORDED.iter().fold(remedy.to_owned(), |text, (running, here)| text.replace(running, here))
 }
 
 /// Where each pair of lines ends.
@@ -545,10 +603,18 @@ fn bar(total: u64) -> ProgressBar {
     }
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(DRAWINGS_PER_SECOND));
     // A template that is wrong shows the default bar.
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left") {
-        bar.set_style(style);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}{left}") {
+        bar.set_style(style.with_key("left", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A bar that cannot be written shows nothing here.
+            let _ = out.write_str(&left(state.per_sec(), state.eta()));
+        }));
     }
     bar
+}
+
+/// The time that is left; nothing while nothing moves, when nobody knows it.
+fn left(bytes_per_second: f64, eta: Duration) -> String {
+    if bytes_per_second < 1.0 { String::new() } else { format!("  {:#} left", HumanDuration(eta)) }
 }
 
 #[cfg(test)]
@@ -557,6 +623,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Compression, SinkAuth};
+    use crate::sink::classify::{self, ItemClass};
 
     fn pair(id: &str) -> String {
         format!("{{\"index\":{{\"_index\":\"a\",\"_id\":\"{id}\"}}}}\n{{\"id\":\"{id}\"}}\n")
@@ -601,6 +668,65 @@ mod tests {
         let missing = files_of(&dir.path().join("nowhere")).expect_err("no folder");
         assert_eq!((empty.code, missing.code), (EXIT_FAILED, EXIT_USAGE));
         assert!(empty.message.contains("sink: {file: DIR}") && missing.message.contains("nowhere"), "{empty:?} {missing:?}");
+    }
+
+    #[test]
+    fn the_parent_of_a_sinks_folder_is_told_which_folder_is_meant() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let out = dir.path().join("out");
+        fs::create_dir_all(out.join("orders")).expect("a folder");
+        fs::create_dir_all(dir.path().join("data/empty")).expect("a folder");
+        fs::write(out.join("orders/1.ndjson"), "x").expect("a file");
+        let refused = files_of(dir.path()).expect_err("its files are one folder deeper");
+        assert!(refused.code == EXIT_FAILED && refused.message.ends_with(&format!("; {} has some: name that folder", shown(&out))), "{refused:?}");
+    }
+
+    #[test]
+    fn no_remedy_speaks_of_a_topic_or_of_going_on() {
+        let types = [
+            "cluster_block_exception",
+            "index_closed_exception",
+            "index_not_found_exception",
+            "invalid_index_name_exception",
+            "security_exception",
+            "validation_exception",
+            "illegal_argument_exception",
+        ];
+        let reasons = [
+            "blocked by: [FORBIDDEN/8/index write (api)];",
+            "blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark]",
+            "this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;",
+            "only write ops with an op_type of create are allowed in data streams",
+            "no write index is defined for alias [a]",
+            "pipeline with id [p] does not exist",
+            "",
+        ];
+        let mut remedies = vec![classify::UNKNOWN_REMEDY, classify::ADDRESS_REMEDY, classify::BODY_LIMIT_REMEDY];
+        for (error_type, reason) in types.iter().flat_map(|error_type| reasons.map(|reason| (error_type, reason))) {
+            for status in [400, 403, 404, 429] {
+                if let ItemClass::Operator(obstacle) = classify::item(status, error_type, reason, false) {
+                    remedies.push(obstacle.remedy);
+                }
+            }
+        }
+        remedies.sort_unstable();
+        remedies.dedup();
+        assert!(remedies.len() >= 10, "{remedies:#?}");
+        for remedy in remedies.into_iter().map(for_replay) {
+            let is_foreign = ["rewind", "elasticsearch.urls", "by itself", "topic", "again"].iter().any(|word| remedy.contains(word));
+            assert!(!is_foreign && !remedy.is_empty(), "{remedy}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_left_to_tell_while_nothing_moves() {
+        assert_eq!((left(0.0, Duration::ZERO), left(10.0, Duration::from_secs(5))), (String::new(), "  5s left".to_owned()));
+    }
+
+    #[test]
+    fn a_request_takes_no_longer_than_the_wait() {
+        let timeout = |wait| destination(&ReplayArgs { wait, ..arguments(Path::new("."), "http://a:1") }).expect("legal").timeout;
+        assert_eq!([0, 5, 3600].map(timeout).map(|timeout| timeout.as_secs()), [1, 5, 60]);
     }
 
     #[test]

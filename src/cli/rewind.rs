@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Request;
+use super::client::{PARTITION, Request};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::{tell, tell_lines};
@@ -22,10 +22,10 @@ pub(super) struct RewindArgs {
     /// The topic's name
     name: TopicName,
     /// Where the partitions go on: earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z
-    #[arg(long, value_name = "WHERE", value_parser = target, required = true)]
+    #[arg(long, value_name = "WHERE", value_parser = target, required = true, allow_hyphen_values = true)]
     to: Target,
     /// Only this partition; may be given several times
-    #[arg(long = "partition", value_name = "NUMBER")]
+    #[arg(long = "partition", value_name = "NUMBER", value_parser = super::partition, allow_hyphen_values = true)]
     partitions: Vec<u32>,
     /// Only says what would happen
     #[arg(long, conflicts_with = "yes")]
@@ -98,7 +98,7 @@ async fn send(context: &Context, arguments: &RewindArgs, is_dry_run: bool) -> Re
     }
     let route = topics::path(&arguments.name, Some("rewind"));
     let answer = context.client.send(Request::new(Method::POST, &route).dry_run(is_dry_run).json(&Value::Object(body))).await?;
-    Ok(answer.document.unwrap_or(Document::Null))
+    context.client.many(answer.document, PARTITION)
 }
 
 fn table(document: &Document) -> Table {

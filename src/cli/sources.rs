@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::client::Request;
+use super::client::{Request, SOURCE};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::tell;
@@ -37,12 +37,14 @@ enum SourcesCommand {
 pub(super) async fn run(arguments: SourcesArgs) -> Result<(), Failure> {
     let context = Context::new(arguments.connection)?;
     let Some(SourcesCommand::Confirm { kind }) = arguments.command else {
-        let document = context.client.get(&["api", "v1", "sources"]).await?;
+        let document = context.client.send(Request::get(&["api", "v1", "sources"])).await?.document;
+        let document = context.client.many(document, SOURCE)?;
         return context.printer.show(&document, table);
     };
     let answer = context.client.send(Request::new(Method::POST, &["api", "v1", "sources", &kind, "confirm"])).await?;
+    let document = context.client.many(answer.document, SOURCE)?;
     tell(&format!("confirmed {kind}: what follows is how it was before; `drover sources` shows when it is taken"));
-    context.printer.show(&answer.document.unwrap_or(Document::Null), table)
+    context.printer.show(&document, table)
 }
 
 fn table(sources: &Document) -> Table {

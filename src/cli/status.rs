@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use super::client::{INFO, TOPICS};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::write;
@@ -95,13 +96,13 @@ fn object<const N: usize>(fields: [(&str, Document); N]) -> Document {
 pub(super) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
     let context = Context::new(arguments.connection)?;
     let (_, healthz) = context.client.probe("healthz").await?;
-    let info = context.client.get(&["api", "v1", "info"]).await?;
+    let info = context.client.get(&["api", "v1", "info"], INFO).await?;
     let mut totals = Totals { lag: Some(0), ..Totals::default() };
     let sum = |page: Document| {
         page.items("items").iter().for_each(|topic| totals.add(topic));
         Ok(())
     };
-    context.client.pages(&["api", "v1", "topics"], &[], sum).await?;
+    context.client.pages(&TOPICS, &[], sum).await?;
 
     let verdict = healthz.cell("status");
     let whole = object([("healthz", healthz), ("info", info), ("topics", totals.document())]);

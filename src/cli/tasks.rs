@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::client::Request;
+use super::client::{Request, TASK, TASKS};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::tell;
@@ -65,6 +65,7 @@ struct OneTask {
     /// The topic's name
     topic: TopicName,
     /// The partition's number
+    #[arg(value_parser = super::partition, allow_negative_numbers = true)]
     partition: u32,
 }
 
@@ -74,7 +75,7 @@ pub(super) async fn run(arguments: TasksArgs) -> Result<(), Failure> {
         None => list(&context, arguments.filter).await,
         Some(TasksCommand::Get(task)) => {
             let partition = task.partition.to_string();
-            let document = context.client.get(&["api", "v1", "tasks", task.topic.as_str(), &partition]).await?;
+            let document = context.client.get(&["api", "v1", "tasks", task.topic.as_str(), &partition], TASK).await?;
             context.printer.show(&document, details)
         }
         Some(TasksCommand::Restart(task)) => restart(&context, &task).await,
@@ -91,7 +92,7 @@ async fn list(context: &Context, filter: TasksFilter) -> Result<(), Failure> {
         ("sort", filter.sort),
     ]);
     let columns = ["TOPIC", "PARTITION", "STATE", "INSTANCE", "LAG", "RATE", "RESTARTS", "SINCE", "REASON"];
-    context.list(&["api", "v1", "tasks"], &query, columns, row).await
+    context.list(&TASKS, &query, columns, row).await
 }
 
 fn row(task: &Document) -> [String; 9] {
@@ -112,7 +113,7 @@ async fn restart(context: &Context, task: &OneTask) -> Result<(), Failure> {
     let partition = task.partition.to_string();
     let path = ["api", "v1", "tasks", task.topic.as_str(), &partition, "restart"];
     let answer = context.client.send(Request::new(Method::POST, &path)).await?;
-    let document = answer.document.unwrap_or(Document::Null);
+    let document = context.client.one(answer.document, TASK)?;
     tell(&format!("restarted {}/{partition}: life {}", task.topic, document.cell("incarnation")));
     context.printer.show(&document, details)
 }

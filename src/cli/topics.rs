@@ -11,7 +11,7 @@ use reqwest::Method;
 use reqwest::header::IF_NONE_MATCH;
 use serde_json::{Map, Value, json};
 
-use super::client::{Answer, Request};
+use super::client::{Answer, DRY_RUN, PARTITION, Request, TOPIC, TOPICS};
 use super::document::Document;
 use super::failure::{Failure, Refusal};
 use super::output::tell;
@@ -19,6 +19,9 @@ use super::{Connection, Context, counted, given, rewind, wait};
 use crate::status::TaskState;
 use crate::table::Table;
 use crate::topic::TopicName;
+
+/// The status with which the API says that nothing is left to show.
+const NO_CONTENT: u16 = 204;
 
 /// The command `topics`.
 #[derive(Debug, Args)]
@@ -47,8 +50,10 @@ enum TopicsCommand {
     /// Removes a topic that was added; committed offsets stay, so that adding it again goes on there
     #[command(after_long_help = "Example:\n  drover topics remove orders --dry-run")]
     Remove(TryArgs),
-    /// Pauses a topic of any source: its tasks finish what they hold and stop; nothing is lost
-    #[command(after_long_help = "Examples:\n  drover topics pause orders --reason 'index maintenance'\n  drover topics pause orders --until 2h")]
+    /// Pauses a topic of any source: its tasks stop; nothing is lost
+    #[command(
+        after_long_help = "What the tasks have read and not settled yet is read again when the topic is resumed, and gets the same ids.\nExamples:\n  drover topics pause orders --reason 'index maintenance'\n  drover topics pause orders --until 2h"
+    )]
     Pause(PauseArgs),
     /// Lifts a topic's pause
     #[command(after_long_help = "Example:\n  drover topics resume orders")]
@@ -99,7 +104,7 @@ struct AddArgs {
     /// The topic's name
     name: TopicName,
     /// Template of the index name: {topic}, {date} or {date:%Y.%m} and literal text
-    #[arg(long, value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true)]
     index: Option<String>,
     /// How a record becomes a document
     #[arg(long, value_parser = PossibleValuesParser::new(["auto", "json", "text", "classic"]))]
@@ -114,7 +119,7 @@ struct AddArgs {
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
     /// Where a partition without a committed offset starts: earliest, latest or a time
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     start: Option<String>,
     /// What happens to a record without a value
     #[arg(long, value_parser = PossibleValuesParser::new(["skip", "dead_letter"]))]
@@ -143,7 +148,7 @@ struct PauseArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// When it ends by itself: a time, or a span from now such as 2h
-    #[arg(long, value_name = "TIME|SPAN", value_parser = until)]
+    #[arg(long, value_name = "TIME|SPAN", value_parser = until, allow_hyphen_values = true)]
     until: Option<Timestamp>,
     /// Only says what would happen
     #[arg(long)]
@@ -167,7 +172,7 @@ struct WaitArgs {
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     /// How long it waits
-    #[arg(long, value_name = "SPAN", default_value = "60s", requires = "wait", value_parser = super::span)]
+    #[arg(long, value_name = "SPAN", default_value = "60s", requires = "wait", value_parser = super::span, allow_hyphen_values = true)]
     wait_timeout: Duration,
 }
 
@@ -195,7 +200,7 @@ pub(super) async fn run(arguments: TopicsArgs) -> Result<(), Failure> {
     match arguments.command {
         TopicsCommand::List(filter) => list(&context, filter).await,
         TopicsCommand::Get(topic) => {
-            let document = context.client.get(&path(&topic.name, None)).await?;
+            let document = context.client.get(&path(&topic.name, None), TOPIC).await?;
             context.printer.show(&document, details)
         }
         TopicsCommand::Add(topic) => add(&context, *topic).await,
@@ -211,7 +216,7 @@ const COLUMNS: [&str; 9] = ["NAME", "STATE", "HEALTH", "TASKS", "LAG", "RATE", "
 
 async fn list(context: &Context, filter: ListArgs) -> Result<(), Failure> {
     let query = given([("q", filter.text), ("state", filter.state), ("source", filter.source), ("sort", filter.sort)]);
-    context.list(&["api", "v1", "topics"], &query, COLUMNS, row).await
+    context.list(&TOPICS, &query, COLUMNS, row).await
 }
 
 fn row(topic: &Document) -> [String; 9] {
@@ -288,17 +293,22 @@ async fn add(context: &Context, topic: AddArgs) -> Result<(), Failure> {
     if topic.create_only {
         request = request.header(IF_NONE_MATCH, "*");
     }
-    let answer = context.client.send(request).await?;
+    let advised = |failure: Failure| {
+        let advice = "it was added before; leave out --create-only to replace it";
+        if topic.create_only { failure.advised("precondition-failed", advice) } else { failure }
+    };
+    let answer = context.client.send(request).await.map_err(advised)?;
     if topic.dry_run {
-        return show_dry_run(context, &answer);
+        return show_dry_run(context, answer).map_err(advised);
     }
+    let document = context.client.one(answer.document, TOPIC)?;
     tell(&format!("{} {}", if answer.status == 201 { "added" } else { "replaced" }, topic.name));
-    tell_if_late(&answer);
+    tell_if_late(answer.is_applied);
     if !topic.wait.wait {
-        return context.printer.show(&answer.document.unwrap_or(Document::Null), one);
+        return context.printer.show(&document, one);
     }
     wait::until_running(context, &topic.name, &[], topic.wait.wait_timeout).await?;
-    let document = context.client.get(&route).await?;
+    let document = context.client.get(&route, TOPIC).await?;
     context.printer.show(&document, one)
 }
 
@@ -326,13 +336,15 @@ fn fields(topic: &AddArgs) -> Map<String, Value> {
 async fn remove(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
     let answer = context.client.send(Request::new(Method::DELETE, &path(&topic.name, None)).dry_run(topic.dry_run)).await?;
     if topic.dry_run {
-        return show_dry_run(context, &answer);
+        return show_dry_run(context, answer);
     }
-    tell_if_late(&answer);
-    let Some(document) = answer.document else {
+    if answer.status == NO_CONTENT {
+        tell_if_late(answer.is_applied);
         tell(&format!("removed {}", topic.name));
         return Ok(());
-    };
+    }
+    let document = context.client.one(answer.document, TOPIC)?;
+    tell_if_late(answer.is_applied);
     let places: Vec<String> = document
         .items("sources")
         .iter()
@@ -354,10 +366,10 @@ async fn lay_pause(context: &Context, pause: &PauseArgs) -> Result<(), Failure> 
     let route = path(&pause.name, Some("pause"));
     let answer = context.client.send(Request::new(Method::PUT, &route).dry_run(pause.dry_run).json(&Value::Object(body))).await?;
     if pause.dry_run {
-        return show_dry_run(context, &answer);
+        return show_dry_run(context, answer);
     }
-    tell_if_late(&answer);
-    let document = answer.document.unwrap_or(Document::Null);
+    let document = context.client.one(answer.document, TOPIC)?;
+    tell_if_late(answer.is_applied);
     let end = document.time("paused.until_at");
     let end = if end.is_empty() { String::new() } else { format!(" until {end}") };
     tell(&format!("paused {}{end}", pause.name));
@@ -367,9 +379,12 @@ async fn lay_pause(context: &Context, pause: &PauseArgs) -> Result<(), Failure> 
 async fn resume(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
     let answer = context.client.send(Request::new(Method::DELETE, &path(&topic.name, Some("pause"))).dry_run(topic.dry_run)).await?;
     if topic.dry_run {
-        return show_dry_run(context, &answer);
+        return show_dry_run(context, answer);
     }
-    tell_if_late(&answer);
+    if answer.status != NO_CONTENT {
+        return Err(context.client.not_drover(format!("status {} to the end of a pause", answer.status)));
+    }
+    tell_if_late(answer.is_applied);
     tell(&format!("resumed {}", topic.name));
     Ok(())
 }
@@ -377,9 +392,9 @@ async fn resume(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
 async fn restart(context: &Context, topic: &RestartArgs) -> Result<(), Failure> {
     let answer = context.client.send(Request::new(Method::POST, &path(&topic.name, Some("restart"))).dry_run(topic.dry_run)).await?;
     if topic.dry_run {
-        return show_dry_run(context, &answer);
+        return show_dry_run(context, answer);
     }
-    let document = answer.document.unwrap_or(Document::Null);
+    let document = context.client.many(answer.document, PARTITION)?;
     let rows = document.items("items");
     let lives: Vec<(i64, i64)> = rows.iter().filter_map(|row| row.number("partition").zip(row.number("incarnation"))).collect();
     tell(&format!("restarted {} of {}", lives.len(), counted(rows.len(), "task")));
@@ -401,15 +416,15 @@ async fn restart(context: &Context, topic: &RestartArgs) -> Result<(), Failure> 
 }
 
 /// Says when the instance has not taken a change yet.
-fn tell_if_late(answer: &Answer) {
-    if !answer.is_applied {
+fn tell_if_late(is_applied: bool) {
+    if !is_applied {
         tell("the change is stored; this instance has not taken it yet");
     }
 }
 
 /// Prints what would happen; a failure when it would be refused.
-fn show_dry_run(context: &Context, answer: &Answer) -> Result<(), Failure> {
-    let document = answer.document.clone().unwrap_or(Document::Null);
+fn show_dry_run(context: &Context, answer: Answer) -> Result<(), Failure> {
+    let document = context.client.one(answer.document, DRY_RUN)?;
     context.printer.show(&document, dry_run)?;
     Refusal::of_dry_run(&document).map_or(Ok(()), |refusal| Err(Failure::Refused(Box::new(refusal))))
 }

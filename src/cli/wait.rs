@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
+use super::client::{TASKS, TOPIC};
 use super::document::Document;
 use super::failure::Failure;
 use super::{Context, counted, topics};
@@ -40,7 +41,7 @@ pub(super) async fn until_running(context: &Context, name: &TopicName, lives: &[
         let query = [("topic", name.to_string())];
         context
             .client
-            .pages(&["api", "v1", "tasks"], &query, |page| {
+            .pages(&TASKS, &query, |page| {
                 tasks.extend_from_slice(page.items("items"));
                 Ok(())
             })
@@ -72,7 +73,7 @@ fn too_late(name: &TopicName, what: &str, within: Duration) -> Failure {
 
 /// Why a topic has no tasks; `None` when nothing is known.
 async fn without_tasks(context: &Context, name: &TopicName) -> Result<Option<String>, Failure> {
-    let topic = context.client.get(&topics::path(name, None)).await?;
+    let topic = context.client.get(&topics::path(name, None), TOPIC).await?;
     Ok(topic.text("status.reason.message").map(str::to_owned))
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Guarantees: an item is settled only when its two lines are on the disk, with the folder and the name that lead to them; what the disk refuses is written again, without a limit of attempts, and
 //! [`SinkHealth`] says why; no file holds half a pair in front of another one. A restarted [`run`](FileSink::run) answers what was in work with [`Outcome::Lost`] and goes on with the queue. Owns
-//! gathering, retries and the sink's health; the files are [`disk`]'s, their lines [`lines`]'. Does not know Kafka, offsets or dead letters, and refuses no document: what a server says comes with
+//! gathering, retries and the sink's health; the files are those of `file/disk.rs`, their lines of `file/lines.rs`. Does not know Kafka, offsets or dead letters, and refuses no document: what a server says comes with
 //! `drover replay`.
 //!
-//! How a segment goes through: it is gathered with what else comes within [`LINGER`], unless enough is there or one is in a hurry; then each index's pieces are written and flushed once. Meanwhile
+//! How a segment goes through: it is gathered with what else comes within 50 ms, unless enough is there or one is in a hurry; then each index's pieces are written and flushed once. Meanwhile
 //! the queue fills, so that a busy sink flushes seldom and an idle one soon. An item that is written again after a crash of drover is in the files twice under the same id, which replaying makes one.
 //!
 //! | what the disk says | what is done |

@@ -364,6 +364,69 @@ fn a_topic_of_other_sources_is_5() {
 }
 
 #[test]
+fn a_topic_that_is_there_already_is_told_with_what_replaces_it() {
+    let refusal = Scripted::problem(412, "precondition-failed", "[]");
+    let (_, with) = refused(refusal.clone(), &["topics", "add", "x", "--create-only"]);
+    let (_, without) = refused(refusal, &["topics", "add", "x"]);
+    let advice = "it was added before; leave out --create-only to replace it";
+    assert!(with.contains(advice) && !without.contains(advice), "{with} {without}");
+}
+
+#[test]
+fn a_change_that_something_else_answered_is_not_called_done() {
+    let empty = Scripted { status: 200, media_type: "text/plain", headers: "", body: String::new() };
+    let foreign = [Scripted::json(200, "{}"), Scripted::json(201, r#"{"tagline":"You Know, for Search"}"#), Scripted::json(200, "[]"), empty];
+    for (answer, words) in foreign.iter().flat_map(|answer| {
+        [
+            "topics add x",
+            "topics add x --wait",
+            "topics add x --dry-run",
+            "topics remove x",
+            "topics pause x",
+            "topics resume x",
+            "topics restart x",
+            "topics rewind x --to 0 --yes",
+            "topics get x",
+            "tasks restart x 0",
+            "tasks get x 0",
+            "sources confirm etcd",
+        ]
+        .map(|words| (answer, words))
+    }) {
+        let words: Vec<&str> = words.split(' ').collect();
+        let (code, message) = refused(answer.clone(), &words);
+        assert!(code == 69 && message.starts_with("drover: URL does not answer as drover does: "), "{words:?} {}: {message}", answer.body);
+        assert_eq!(message.lines().count(), 1, "{words:?}: {message}");
+    }
+    for words in ["topics list", "tasks", "events", "dead-letters list", "sources", "topics restart x"] {
+        let (code, message) = refused(Scripted::json(200, r#"{"items":[{"id":1}],"next":null}"#), &words.split(' ').collect::<Vec<_>>());
+        assert!(code == 69 && message.contains("a list with an item without `"), "{words}: {message}");
+    }
+}
+
+#[test]
+fn a_value_that_begins_with_a_hyphen_is_told_what_it_should_be() {
+    for (words, what) in [
+        ("topics rewind x --to -5", "write earliest, latest, an offset"),
+        ("topics rewind x --to 0 --partition -1", "write the number of a partition"),
+        ("topics pause x --until -1h", "a span from now as 30m or 2h"),
+        ("topics add x --wait --wait-timeout -1s", "write a span of time"),
+        ("dead-letters list --since -1h", "write a time as"),
+        ("dead-letters list --partition -1", "write the number of a partition"),
+        ("events --since -1h", "write a time as"),
+        ("replay x --to http://127.0.0.1:1 --wait -1", "write a number of seconds"),
+        ("tasks restart x y", "write the number of a partition"),
+        ("tasks restart x -1", "write the number of a partition"),
+    ] {
+        let output = drover("http://127.0.0.1:1", &words.split(' ').collect::<Vec<_>>());
+        assert!(code(&output) == 2 && stderr(&output).contains(what), "{words}: {output:?}");
+    }
+    let server = fixed();
+    ok(&server.url(), &["topics", "add", "orders", "--index", "-x", "--start", "-1h"]);
+    assert_eq!(server.asked(), [r#"PUT /api/v1/topics/orders {"index":"-x","start":"-1h"}"#]);
+}
+
+#[test]
 fn a_precondition_that_does_not_hold_is_5() {
     let (code, message) = refused(Scripted::problem(412, "precondition-failed", "[]"), &["topics", "add", "x", "--create-only"]);
     assert!(code == 5 && message.contains("code precondition-failed, status 412"), "{code} {message}");

@@ -254,7 +254,7 @@ fn a_document_that_is_refused_is_named_and_the_rest_is_sent() {
     };
     assert!(lines.len() == 3 && lines.contains(&expected(15, 7, "no \u{fffd}[2J number").as_str()), "{lines:#?}");
     assert!(lines.contains(&expected(59_999, 29_999, "no number").as_str()), "{lines:#?}");
-    assert_eq!(lines[2], "replayed 29998 documents from 1 files, 2 refused");
+    assert_eq!(lines[2], "replayed 29998 documents from 1 file, 2 refused");
     assert_eq!(server.stub.document_count(), 29_998);
 }
 
@@ -281,7 +281,8 @@ fn a_port_where_nobody_answers_is_69_after_the_wait() {
     let said = replay(folder.path(), "http://127.0.0.1:1", &["--wait", "1"]);
     assert_eq!(said.code, Some(69), "{said:?}");
     let lines: Vec<&str> = said.stderr.lines().collect();
-    assert!(lines[0].contains("trying for 1 seconds") && lines[0].contains("127.0.0.1:1"), "{lines:#?}");
+    assert!(lines[0].ends_with("; trying for 1 s") && lines[0].contains("127.0.0.1:1"), "{lines:#?}");
+    assert!(!said.stderr.contains("by itself") && said.stderr.matches("check that the server runs").count() == 1, "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("replayed 0 documents")), "{lines:#?}");
 }
 
@@ -292,19 +293,54 @@ fn a_closed_index_is_waited_for_and_then_named() {
     server.stub.script(|_| Answer::item_error("number 3.", 400, "index_closed_exception", "closed"));
     let said = replay(folder.path(), &server.stub.url(), &["--wait", "1"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    let place = format!("{}:7: index_closed_exception: closed; ", file.display());
-    assert!(
-        said.stderr.lines().filter(|line| line.starts_with(&place)).count() == 2 && said.stderr.contains("trying again for 1 seconds"),
-        "{said:?}"
-    );
+    let told = format!("{}:7: index_closed_exception: closed; open the index (POST /<index>/_open); trying for 1 s", file.display());
+    let given_up = format!("{}:7: not taken for 1 s", file.display());
+    let lines: Vec<&str> = said.stderr.lines().collect();
+    assert_eq!((lines[0], lines[lines.len() - 1], lines.len()), (told.as_str(), given_up.as_str(), 3), "{said:?}");
     server.stub.script(|request| match request.number % 3 {
         0 => Answer::Normal,
         _ => Answer::item_error("number 3.", 400, "index_closed_exception", "closed"),
     });
     let said = replay(folder.path(), &server.stub.url(), &[]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stderr.ends_with("replayed 1000 documents from 1 files, 0 refused\n"), "{said:?}");
+    assert!(said.stderr.ends_with("replayed 1000 documents from 1 file, 0 refused\n"), "{said:?}");
     assert_eq!(server.stub.document_count(), 1000);
+}
+
+#[test]
+fn a_server_that_never_answers_is_waited_for_no_longer_than_was_said() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (folder, _) = folder_with(1);
+    let started = std::time::Instant::now();
+    let said = replay(folder.path(), &format!("http://{}", listener.local_addr().expect("bound")), &["--wait", "1"]);
+    assert_eq!(said.code, Some(69), "{said:?}");
+    // The built-in time-out of a request is a minute.
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(said.stderr.contains("replayed 0 documents from 1 file, 0 refused, then it stopped"), "{said:?}");
+}
+
+#[test]
+fn an_interrupted_replay_says_what_was_sent_and_that_it_may_be_repeated() {
+    let server = Server::start();
+    let (folder, _) = folder_with(10);
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    server.stub.script(move |_| {
+        // Only the first is waited for.
+        let _ = asked.send(());
+        Answer::error(429, "es_rejected_execution_exception", "queue full")
+    });
+    let url = server.stub.url();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
+    command.arg("replay").arg(folder.path()).args(["--to", &url]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program");
+    was_asked.recv_timeout(SOON).expect("it sends");
+    let id = i32::try_from(child.id()).expect("a process id");
+    // SAFETY: the child is ours and was not waited for, so its id is still its own.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.ends_with("interrupted: 0 documents sent so far, 0 refused; run it again: nothing is doubled\n"), "{said}");
 }
 
 #[test]
@@ -330,7 +366,7 @@ fn a_server_that_comes_back_gets_everything() {
     });
     let said = replay(folder.path(), &server.stub.url(), &[]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stderr.ends_with("replayed 200000 documents from 1 files, 0 refused\n"), "{said:?}");
+    assert!(said.stderr.ends_with("replayed 200000 documents from 1 file, 0 refused\n"), "{said:?}");
     assert_eq!(server.stub.document_count(), 200_000);
 }
 

@@ -3,8 +3,8 @@
 //! Guarantees: every answer comes from one immutable [`Snapshot`], so no request waits for the pipeline; every 4xx and 5xx except a probe's own is an
 //! `application/problem+json` of one shape ([`Problem`]) with the request's id; names are checked by Kafka's alphabet before any use; unknown query parameters are
 //! refused by name; text from outside is escaped in tables and logs; a slow, silent or greedy client cannot hold the server. Owns the wire form of lists, cursors and problems, and the
-//! accept loop ([`serve`]). Takes no lock and starts no task. What it may ask for comes through small ports: [`Actions`], [`Outlook`], [`TopicStore`] and
-//! [`DeadLetters`].
+//! accept loop ([`serve`]). Takes no lock and starts no task. What it may ask for comes through small ports: [`Actions`], [`Outlook`], [`TopicStore`],
+//! [`DeadLetters`] and [`RedriveQueue`].
 //!
 //! | to find | look in |
 //! |---|---|
@@ -40,6 +40,7 @@ use utoipa::ToSchema;
 
 use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::DeadLetters;
+use crate::dead_letters::redrive::RedriveQueue;
 use crate::desired::store::TopicStore;
 use crate::desired::{Desired, DesiredTopic};
 use crate::status::{Snapshot, Task, TaskState};
@@ -230,6 +231,8 @@ pub struct ApiState {
     pub outlook: Arc<dyn Outlook>,
     /// The dead letters.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// Where redrives of them are asked for.
+    pub redrives: RedriveQueue,
     /// What may be asked of the supervisor.
     pub actions: Arc<dyn Actions>,
     /// The instance as it was started.

@@ -21,10 +21,11 @@ use crate::api::{ApiState, StaticInfo};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
-use crate::desired::Merger;
 use crate::desired::file::FileSource;
+use crate::desired::{Desired, Merger};
 use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicIds, TopicLook};
 use crate::memory::{Budget, Buffers};
+use crate::pipeline::redrive::{Redriver, SpecOf};
 use crate::pipeline::{Mishaps, PartitionWork};
 use crate::reconcile::{Reconciler, TopicsView};
 use crate::sink::SinkHandle;
@@ -306,6 +307,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     });
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
+    let (redrives, redrive_orders) = crate::dead_letters::redrive::queue();
+
     let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
     let work = Arc::new(work.with_mishaps(options.mishaps.clone()).with_ends(ends_views.clone()));
     let patience = &config.supervision;
@@ -331,6 +334,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         beat: reconcile_beat,
     };
 
+    let redriver = Redriver::new(redrive_orders, dead_letters.clone(), sink_handle.clone(), spec_of(desired.clone()));
+
     let instance = config.instance.clone().unwrap_or_else(|| default_instance(&listener));
     let (draining, draining_views) = watch::channel(false);
     let (snapshots, snapshot) = watch::channel(Arc::new(observe::first_snapshot(config.memory, PREFETCH_BYTES, now)));
@@ -341,6 +346,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         store: store.clone(),
         outlook: Arc::new(outlook::Ahead { lookups: lookups.clone(), store, consumer: consumer_handle.clone(), desired: desired.clone() }),
         dead_letters: dead_letters.clone(),
+        redrives,
         actions: Arc::new(actions::TaskActions {
             tasks: tasks.clone(),
             work: work.clone(),
@@ -386,6 +392,10 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
             Ok(())
         });
     }
+    parts.serve(Component::Redrive, redriver, |redriver, cancel| async move {
+        redriver.run(cancel).await;
+        Ok(())
+    });
     parts.serve(Component::Desired, merger, |merger, cancel| async move {
         merger.run(cancel).await;
         Ok(())
@@ -468,6 +478,14 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     Ok((running, snapshot))
 }
 
+/// Finds the effective spec of a topic in the list as merged last.
+fn spec_of(desired: watch::Receiver<Option<Arc<Desired>>>) -> SpecOf {
+    Arc::new(move |name| {
+        let list = desired.borrow();
+        list.as_ref().and_then(|list| list.topics.get(name)).map(|topic| topic.spec.clone())
+    })
+}
+
 /// The configuration with `settings` where it says nothing.
 fn member_config(config: &KafkaConfig, settings: &BTreeMap<String, String>) -> KafkaConfig {
     let mut member = config.clone();
@@ -499,7 +517,8 @@ impl Running {
         // What comes after settling needs time too.
         let settle_by = deadline - timeout.mul_f64(0.2);
         self.draining.send_replace(true);
-        self.drop_parts(&[Component::ConfigFile, Component::Etcd, Component::Desired, Component::Reconcile], deadline).await;
+        let first = [Component::ConfigFile, Component::Etcd, Component::Desired, Component::Reconcile, Component::Redrive];
+        self.drop_parts(&first, deadline).await;
         self.consumer.stop_intake();
         let unsettled = self.await_settled(settle_by).await;
         for name in &unsettled {

@@ -1,8 +1,9 @@
 //! Dead letters: records that no server will take, kept with the reason until someone decides.
 //!
 //! Guarantees of every [`DeadLetters`] store: what [`DeadLetters::put`] has answered is durable; the same id is one entry however often it is put; a store that is full or
-//! cannot be written refuses and the caller waits, so an offset never moves past a letter that is not safe. One shared suite (`suite::contract`) holds each store to this. Owns the letter's
-//! form. Does not decide what is dead: that is the pipeline.
+//! cannot be written refuses and the caller waits, so an offset never moves past a letter that is not safe; a letter leaves by [`DeadLetters::delete`], which someone asked for, or by
+//! [`DeadLetters::remove_seen`] after its document was sent, and then only as it was when it was read. One shared suite (`suite::contract`) holds each store to this. Owns the letter's
+//! form, and the queue of redrives ([`redrive`]). Does not decide what is dead, and sends nothing: that is the pipeline.
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::topic::TopicName;
 
 pub mod elasticsearch;
 pub mod local;
+pub mod redrive;
 #[cfg(any(test, feature = "failpoints"))]
 #[doc(hidden)]
 pub mod suite;
@@ -83,7 +85,7 @@ pub struct DeadLetter {
     pub payload_base64: Option<String>,
     /// The value's whole length in bytes.
     pub payload_bytes: u64,
-    /// Whether `payload_base64` is cut.
+    /// Whether `payload_base64` is cut: in lists, where it is long; by id, where the store could not keep the payload, so that the letter cannot be redriven.
     pub truncated: bool,
     /// What the server said.
     pub error: LetterError,
@@ -115,7 +117,28 @@ pub(crate) struct Past {
     pub(crate) redriven_at: Option<Timestamp>,
 }
 
+/// A letter as someone has read it: what changes whenever it is put again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The letter's id.
+    pub id: String,
+    /// How often it had been tried.
+    pub attempts: u32,
+    /// When it had last died.
+    pub last_at: Timestamp,
+}
+
 impl DeadLetter {
+    /// What of this letter tells whether it was put again since.
+    pub fn seen(&self) -> Seen {
+        Seen { id: self.id.clone(), attempts: self.attempts, last_at: self.last_at }
+    }
+
+    /// Whether the letter, as a store has it, holds its payload, so that the record can be formatted again.
+    pub fn is_whole(&self) -> bool {
+        !self.truncated
+    }
+
     /// What a later letter inherits from this one.
     pub(crate) fn past(&self) -> Past {
         Past { attempts: self.attempts, first_at: self.first_at, redriven_at: self.redriven_at }
@@ -151,9 +174,14 @@ pub struct Query {
 impl Query {
     /// Whether the letter passes the filters that only the letter itself can answer: its error and its time.
     pub(crate) fn admits(&self, letter: &DeadLetter) -> bool {
-        self.error_type.as_ref().is_none_or(|kind| letter.error.kind == *kind)
-            && self.since.is_none_or(|since| letter.last_at >= since)
-            && self.until.is_none_or(|until| letter.last_at < until)
+        self.admits_death(&letter.error.kind, letter.last_at)
+    }
+
+    /// Whether a letter that died of this at this time passes the filters about that.
+    pub(crate) fn admits_death(&self, error_type: &str, last_at: Timestamp) -> bool {
+        self.error_type.as_ref().is_none_or(|kind| error_type == kind)
+            && self.since.is_none_or(|since| last_at >= since)
+            && self.until.is_none_or(|until| last_at < until)
     }
 }
 
@@ -200,11 +228,24 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// same letters again until the answer is `Ok`; the attempts of those count once more.
     fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// As [`DeadLetters::put`], of letters that are still there: one that was deleted meanwhile stays deleted. For letters whose redrive failed.
+    fn put_known(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>>;
+
     /// The letters that match, in order, with whole payloads.
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>>;
 
+    /// How many letters match the filters; `after` and `limit` have no part in it. A store may compare times by whole milliseconds.
+    fn count(&self, query: Query) -> BoxFuture<'_, Result<u64, Error>>;
+
     /// One letter, whole.
     fn get(&self, id: &str) -> BoxFuture<'_, Result<Option<DeadLetter>, Error>>;
+
+    /// Removes the letter of this id, whatever it is by now; `false` when there is none.
+    fn delete(&self, id: &str) -> BoxFuture<'_, Result<bool, Error>>;
+
+    /// Removes each of these letters that is still as it was seen; one that was put again since stays, so that a death which happened meanwhile is not forgotten. Answers how
+    /// many were removed. After [`Error::Unavailable`] some may have been.
+    fn remove_seen(&self, seen: Vec<Seen>) -> BoxFuture<'_, Result<usize, Error>>;
 
     /// Bytes in use, as counted against `dead_letters.max_bytes`.
     fn bytes(&self) -> u64;

@@ -26,6 +26,7 @@ mod letters;
 pub mod mishaps;
 mod probes;
 pub mod progress;
+pub mod redrive;
 mod task;
 
 pub use mishaps::Mishaps;

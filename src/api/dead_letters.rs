@@ -1,12 +1,13 @@
-//! Dead letters: the list and one of them.
+//! Dead letters: the list and one of them; deleting one, and asking for redrives.
 //!
-//! Guarantees that a list is small however large the records are: keys and payloads are cut at [`LISTED_BYTES`], and whole ones are held only a few at a time while the list is made.
+//! Guarantees that what can be said at once of a redrive is said at once: no such letter, no payload, a topic that nothing manages. What comes of it is seen in the letter: it is gone, or `redriven_at` is the
+//! time of the try. A redrive of many takes those that had died when it was accepted. Guarantees that a list is small however large the records are: keys and payloads are cut at [`LISTED_BYTES`], and whole ones are held only a few at a time while the list is made.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,12 +15,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{self, LetterPath, Params};
+use super::extract::{self, LetterPath, NoBody, Params};
 use super::list::{self, Key, Scope};
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
+use super::write::{self, By};
 use super::{ProblemCode, Shared, document};
+use crate::dead_letters::redrive::Refused;
 use crate::dead_letters::{DeadLetter, Error, Query};
+use crate::desired::store::Author;
 use crate::topic::TopicName;
 
 /// Bytes of a payload in a list.
@@ -69,19 +73,23 @@ struct DeadLettersParameters {
 fn parse(uri: &Uri) -> Result<(Query, String), ApiError> {
     let mut params = Params::of(uri, "dead-letters")?;
     let fingerprint = params.fingerprint().to_owned();
-    let query = Query {
+    let query = Query { limit: params.limit(), ..filters(&mut params) };
+    let after = list::take_cursor(&mut params, 4);
+    params.finish()?;
+    let after = after.map(place).transpose()?;
+    Ok((Query { after, ..query }, fingerprint))
+}
+
+/// The filters, which a list and a redrive have in common.
+fn filters(params: &mut Params) -> Query {
+    Query {
         topic: params.take("topic", extract::topic),
         partition: params.take("partition", extract::partition),
         error_type: params.take("error_type", extract::any),
         since: params.take("since", extract::time),
         until: params.take("until", extract::time),
-        limit: params.limit(),
-        after: None,
-    };
-    let after = list::take_cursor(&mut params, 4);
-    params.finish()?;
-    let after = after.map(place).transpose()?;
-    Ok((Query { after, ..query }, fingerprint))
+        ..Query::default()
+    }
 }
 
 /// The place that a cursor's keys name.
@@ -97,6 +105,9 @@ fn place(keys: Vec<Key>) -> Result<(TopicName, i32, i64, String), ApiError> {
 
 problems!(ListProblems: InvalidRequest NotAcceptable MisdirectedRequest Internal StoreUnavailable);
 problems!(ItemProblems: InvalidRequest NotFound NotAcceptable MisdirectedRequest ValidationFailed Internal StoreUnavailable);
+problems!(DeleteProblems: InvalidRequest Forbidden NotFound NotAcceptable PayloadTooLarge UnsupportedMediaType MisdirectedRequest ValidationFailed Internal StoreUnavailable OutcomeUnknown);
+problems!(RedriveProblems: InvalidRequest Forbidden NotAcceptable TopicNotManaged PayloadTooLarge UnsupportedMediaType MisdirectedRequest RateLimited Internal StoreUnavailable ShuttingDown);
+problems!(RedriveOneProblems: InvalidRequest Forbidden NotFound NotAcceptable TopicNotManaged PayloadGone PayloadTooLarge UnsupportedMediaType MisdirectedRequest ValidationFailed RateLimited Internal StoreUnavailable ShuttingDown);
 
 /// Lists dead letters
 ///
@@ -213,22 +224,186 @@ pub(super) async fn get_dead_letter(
     text::negotiate(&headers, &[Form::Json])?;
     Params::of(&uri, "")?.finish()?;
     let letter = in_time(state.dead_letters.get(&id)).await?;
-    letter.map(Json).ok_or_else(|| ApiError::new(ProblemCode::NotFound, format!("there is no dead letter {id}")))
+    letter.map(Json).ok_or_else(|| no_such_letter(&id))
+}
+
+/// Deletes one dead letter
+///
+/// Its record is then in Kafka only, as long as that keeps it. A redrive of it that is under way may still index it.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/dead-letters/{id}",
+    tag = "dead-letters",
+    params(("id" = String, Path, description = "The letter's id", example = "HK2wYQabcdefghijklmnop:3:123")),
+    responses(
+        (status = 204, description = "The letter is gone", headers(("x-request-id" = String, description = "The request's id"))),
+        DeleteProblems,
+    ),
+)]
+pub(super) async fn delete_dead_letter(
+    State(state): State<Shared>,
+    LetterPath(id): LetterPath,
+    uri: Uri,
+    headers: HeaderMap,
+    By(author): By,
+    _: NoBody,
+) -> Result<StatusCode, ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    Params::of(&uri, "")?.finish()?;
+    let Ok(answer) = tokio::time::timeout(STORE_TIMEOUT, state.dead_letters.delete(&id)).await else {
+        let detail = "the dead-letter store did not say whether the letter was deleted; ask for it, or delete it again";
+        return Err(ApiError::new(ProblemCode::OutcomeUnknown, detail));
+    };
+    if !answer.map_err(unavailable)? {
+        return Err(no_such_letter(&id));
+    }
+    audit("delete", &author, &id, 1);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// How many letters a redrive takes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Redrive {
+    /// Letters that matched when it was accepted. Those of topics that no source names, and those without their payload, stay as they are.
+    accepted: u64,
+}
+
+/// The query of a redrive.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documented here, read by `filters`")]
+struct RedriveParameters {
+    /// Only this topic's
+    topic: Option<TopicName>,
+    /// Only this partition's
+    #[param(minimum = 0)]
+    partition: Option<i32>,
+    /// Only errors of this type
+    #[param(example = "document_parsing_exception")]
+    error_type: Option<String>,
+    /// Only letters that last died at this time or later
+    since: Option<Timestamp>,
+    /// Only letters that last died before this time
+    until: Option<Timestamp>,
+}
+
+/// Sends dead letters again
+///
+/// All that match, without a filter all there are: each is formatted under its topic's spec of today, under the id that it always had, and sent. Where that succeeds the letter is gone. Where it fails again the
+/// letter stays, with the new error and with the time of the try in `redriven_at`. This goes on after the answer, page by page; an instance that is restarted meanwhile forgets the rest, and the
+/// redrive can be asked for again. The topic's pause does not hold it up. Headers are not kept in a letter, so the documents' `kafka.headers` are empty.
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/redrive",
+    tag = "dead-letters",
+    params(RedriveParameters),
+    responses(
+        (status = 202, description = "The redrive is accepted", body = Redrive, headers(("x-request-id" = String, description = "The request's id"))),
+        RedriveProblems,
+    ),
+)]
+pub(super) async fn redrive_dead_letters(
+    State(state): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    By(author): By,
+    _: NoBody,
+) -> Result<(StatusCode, Json<Redrive>), ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    let mut params = Params::of(&uri, "")?;
+    let query = filters(&mut params);
+    params.finish()?;
+    let desired = write::desired(&state)?;
+    if let Some(topic) = query.topic.as_ref().filter(|topic| !desired.topics.contains_key(*topic)) {
+        return Err(not_managed(topic));
+    }
+    // What dies from now on, also by this redrive, is not part of it.
+    let now = Timestamp::now();
+    let query = Query { until: Some(query.until.map_or(now, |until| until.min(now))), ..query };
+    let accepted = in_time(state.dead_letters.count(query.clone())).await?;
+    if accepted > 0 {
+        state.redrives.many(query).map_err(refused)?;
+        audit("redrive", &author, uri.query().unwrap_or(""), accepted);
+    }
+    Ok((StatusCode::ACCEPTED, Json(Redrive { accepted })))
+}
+
+/// Sends one dead letter again
+///
+/// As for many. Afterwards the letter is gone, or says in `redriven_at` and `error` how the try ended.
+#[utoipa::path(
+    post,
+    path = "/api/v1/dead-letters/{id}/redrive",
+    tag = "dead-letters",
+    params(("id" = String, Path, description = "The letter's id", example = "HK2wYQabcdefghijklmnop:3:123")),
+    responses(
+        (status = 202, description = "The redrive is accepted", body = Redrive, headers(("x-request-id" = String, description = "The request's id"))),
+        RedriveOneProblems,
+    ),
+)]
+pub(super) async fn redrive_dead_letter(
+    State(state): State<Shared>,
+    LetterPath(id): LetterPath,
+    uri: Uri,
+    headers: HeaderMap,
+    By(author): By,
+    _: NoBody,
+) -> Result<(StatusCode, Json<Redrive>), ApiError> {
+    text::negotiate(&headers, &[Form::Json])?;
+    Params::of(&uri, "")?.finish()?;
+    let desired = write::desired(&state)?;
+    let letter = in_time(state.dead_letters.get(&id)).await?.ok_or_else(|| no_such_letter(&id))?;
+    if !desired.topics.contains_key(&letter.topic) {
+        return Err(not_managed(&letter.topic));
+    }
+    if !letter.is_whole() {
+        let detail = "the store could not keep the payload, so the letter cannot be redriven; while Kafka has the record, a rewind of its partition to its offset reads it again";
+        return Err(ApiError::new(ProblemCode::PayloadGone, detail));
+    }
+    state.redrives.one(id.clone()).map_err(refused)?;
+    audit("redrive", &author, &id, 1);
+    Ok((StatusCode::ACCEPTED, Json(Redrive { accepted: 1 })))
+}
+
+fn no_such_letter(id: &str) -> ApiError {
+    ApiError::new(ProblemCode::NotFound, format!("there is no dead letter {id}"))
+}
+
+fn not_managed(topic: &TopicName) -> ApiError {
+    let detail = format!(
+        "no source names the topic {topic}, so nothing says how its records become documents; add it again, paused if nothing else is to be read"
+    );
+    ApiError::new(ProblemCode::TopicNotManaged, detail)
+}
+
+fn refused(refused: Refused) -> ApiError {
+    match refused {
+        Refused::Busy => ApiError::new(ProblemCode::RateLimited, "too many redrives wait; one redrive with filters takes many letters"),
+        Refused::Stopping => ApiError::new(ProblemCode::ShuttingDown, "the instance is shutting down"),
+    }
+}
+
+/// The line that an action leaves in the log.
+fn audit(action: &str, author: &Author, what: &str, letters: u64) {
+    let request_id = author.request_id.as_deref().unwrap_or("-");
+    tracing::info!(action, what = %text::bounded(what, 500), letters, actor = %text::bounded(&author.actor, 100), request_id, "dead letters changed");
 }
 
 /// The store's answer, or a problem; the cause goes to the log, where it may name files and servers.
 async fn in_time<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, ApiError> {
     match tokio::time::timeout(STORE_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(error = %text::bounded(&error.to_string(), 500), cause = %text::bounded(&cause, 500), "the dead-letter store cannot be read");
-            Err(ApiError::new(ProblemCode::StoreUnavailable, "the dead-letter store cannot be read; the log has the cause"))
-        }
+        Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => {
             Err(ApiError::new(ProblemCode::StoreUnavailable, format!("the dead-letter store did not answer within {} s", STORE_TIMEOUT.as_secs())))
         }
     }
+}
+
+fn unavailable(error: Error) -> ApiError {
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    tracing::warn!(error = %text::bounded(&error.to_string(), 500), cause = %text::bounded(&cause, 500), "the dead-letter store did not do what was asked");
+    ApiError::new(ProblemCode::StoreUnavailable, "the dead-letter store cannot be read or written; the log has the cause")
 }
 
 #[cfg(test)]

@@ -34,11 +34,11 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// No form that the client accepts exists.
     NotAcceptable,
-    /// The topic is named by other sources only.
+    /// The topic is named by other sources only, or, where it must be managed, by none.
     TopicNotManaged,
     /// The task is in a state in which there is nothing to restart.
     TaskNotRestartable,
-    /// The dead letter's payload is not kept any more.
+    /// The dead letter's payload is not kept.
     PayloadGone,
     /// A precondition does not hold.
     PreconditionFailed,
@@ -156,9 +156,9 @@ impl ProblemCode {
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The path does not have this method",
             Self::NotAcceptable => "No acceptable form exists",
-            Self::TopicNotManaged => "The topic is named by other sources",
+            Self::TopicNotManaged => "The topic is not managed here",
             Self::TaskNotRestartable => "The task cannot be restarted in its state",
-            Self::PayloadGone => "The payload is not kept any more",
+            Self::PayloadGone => "The payload is not kept",
             Self::PreconditionFailed => "The precondition does not hold",
             Self::PayloadTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body's type is not supported",

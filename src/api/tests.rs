@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use super::write_tests::{Mood, MoodyStore, StubOutlook};
 use super::{ActionError, Actions, ApiState, ProblemCode, RestartedPartition, RewindTo, RewoundPartition, StaticInfo, document, router};
 use crate::config::{Dependency, HttpConfig};
-use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
+use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query, Seen};
 use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
 use crate::status::{
     Component, Exit, ExitCause, Health, LastMinute, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus,
@@ -287,6 +287,29 @@ impl DeadLetters for StubLetters {
         Box::pin(async move { Ok(found) })
     }
 
+    fn put_known(&self, _: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn count(&self, query: Query) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            let query = Query { limit: 16, after: None, ..query };
+            Ok(self.list(query).await?.len() as u64)
+        })
+    }
+
+    fn delete(&self, id: &str) -> BoxFuture<'_, Result<bool, Error>> {
+        if id == "silent:0:0" {
+            return Box::pin(std::future::pending());
+        }
+        let id = id.to_owned();
+        Box::pin(async move { Ok(self.get(&id).await?.is_some()) })
+    }
+
+    fn remove_seen(&self, _: Vec<Seen>) -> BoxFuture<'_, Result<usize, Error>> {
+        Box::pin(async { Ok(0) })
+    }
+
     fn bytes(&self) -> u64 {
         99
     }
@@ -308,6 +331,7 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
         store: Arc::new(MoodyStore::new(Mood::Deaf)),
         outlook: Arc::new(StubOutlook::default()),
         dead_letters: Arc::new(StubLetters(letters)),
+        redrives: crate::dead_letters::redrive::queue().0,
         actions: Arc::new(StubActions),
         info: Arc::new(StaticInfo {
             name: "drover".to_owned(),

@@ -31,6 +31,8 @@ pub(super) enum Component {
     Sink,
     /// Counts the dead letters in the sink.
     DeadLetters,
+    /// Sends dead letters again.
+    Redrive,
     /// Builds the snapshot.
     Status,
     /// The HTTP server.
@@ -48,6 +50,7 @@ impl fmt::Display for Component {
             Self::LogEnds => "log_ends",
             Self::Sink => "sink",
             Self::DeadLetters => "dead_letters",
+            Self::Redrive => "redrive",
             Self::Status => "status",
             Self::Api => "api",
         })

@@ -11,7 +11,9 @@
 //!   request whose answer was lost.
 //! * The size is an estimate: the sum of the payloads and a flat `wire::BYTES_BESIDE_PAYLOAD` for the rest of each letter. It is counted by the server when it is older than
 //!   [`COUNT_EVERY`], and again before a letter is refused; between two counts what this process writes is added. Several instances may pass the limit by what they write within one [`COUNT_EVERY`].
-//! * A letter that the server does not take for its size keeps its partition waiting (with the remedy); it is 4/3 of the record's size and some.
+//! * A letter is 4/3 of its record's size and some, and may be more than the server, or a proxy before it, takes in one request (413). Then it is kept without its payload, and if that is not
+//!   enough without its key, marked `truncated`: place, reason and size are there, the record is in Kafka as long as that keeps it, and the letter cannot be redriven. A payload
+//!   that was kept before stays. Only a letter that is refused even so keeps its partition waiting. The payload's whole size counts against the limit all the same.
 //!
 //! A letter is seen by id at once. A list refreshes the index before it searches, so it shows every letter that was put before; where the refresh is forbidden, it lags by the
 //! index's refresh interval (1 s). A letter that cannot be read back is left out of lists with a warning.
@@ -30,10 +32,10 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use self::wire::{Batch, Known, Trouble};
-use super::{DeadLetter, DeadLetters, Error, Query};
+use self::wire::{Batch, Form, Known, Trouble};
+use super::{DeadLetter, DeadLetters, Error, Query, Seen};
 use crate::config::ElasticsearchConfig;
 use crate::sink::elasticsearch::SetupError;
 use crate::sink::node::{self, Exchange, Node};
@@ -141,7 +143,7 @@ impl ElasticsearchDeadLetters {
         Error::Unavailable { what: format!("the index {} cannot be {what}", self.index), remedy: trouble.remedy(), source: Box::new(trouble) }
     }
 
-    async fn put_all(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+    async fn put_all(&self, letters: Vec<DeadLetter>, strangers: Strangers) -> Result<(), Error> {
         let mut left = one_for_each_id(letters);
         let mut is_admitted = false;
         for round in 0..ROUNDS {
@@ -151,7 +153,10 @@ impl ElasticsearchDeadLetters {
             if round > 0 {
                 pause(round).await;
             }
-            let known = patiently(|| self.known(&left)).await.map_err(|trouble| self.unavailable("read", trouble))?;
+            let known = patiently(|| self.known(&left, strangers)).await.map_err(|trouble| self.unavailable("read", trouble))?;
+            if strangers == Strangers::LeftOut {
+                left.retain(|letter| known.contains_key(&letter.id));
+            }
             if !is_admitted {
                 self.admit(&left, &known).await?;
                 is_admitted = true;
@@ -165,26 +170,88 @@ impl ElasticsearchDeadLetters {
         Err(self.unavailable("written", trouble))
     }
 
-    /// What the index holds of these letters. Creates the index when it is missing.
-    async fn known(&self, letters: &[DeadLetter]) -> Result<HashMap<String, Known>, Trouble> {
-        let path = format!("{}/{}", self.path, wire::KNOWN_QUERY);
-        let mut known = HashMap::new();
-        for some in letters.chunks(IDS_AT_ONCE) {
-            let body = wire::ids(some.iter().map(|letter| letter.id.as_str()));
-            let answer = self.ask(Method::POST, &path, Some(&body), SMALL_BYTES, SMALL_TIMEOUT).await;
-            match answer.and_then(|answer| wire::read_known(&answer, some.len())) {
-                Ok(found) => known.extend(found),
-                Err(trouble) if trouble.is_missing_index() => {
-                    self.create_index().await?;
-                    return Ok(HashMap::new());
-                }
-                Err(trouble) => return Err(trouble),
+    /// What the index holds of these letters. Creates the index when it is missing and new letters are welcome.
+    async fn known(&self, letters: &[DeadLetter], strangers: Strangers) -> Result<HashMap<String, Known>, Trouble> {
+        let ids: Vec<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
+        let Some(known) = self.look_up(&ids).await? else {
+            if strangers == Strangers::Welcome {
+                self.create_index().await?;
             }
-        }
+            return Ok(HashMap::new());
+        };
         if !self.is_checked.load(Ordering::Relaxed) {
             self.put_mapping().await?;
         }
         Ok(known)
+    }
+
+    /// What the index holds under these ids; `None` when there is no index.
+    async fn look_up(&self, ids: &[&str]) -> Result<Option<HashMap<String, Known>>, Trouble> {
+        let path = format!("{}/{}", self.path, wire::KNOWN_QUERY);
+        let mut known = HashMap::new();
+        for some in ids.chunks(IDS_AT_ONCE) {
+            let body = wire::ids(some.iter().copied());
+            let answer = self.ask(Method::POST, &path, Some(&body), SMALL_BYTES, SMALL_TIMEOUT).await;
+            match answer.and_then(|answer| wire::read_known(&answer, some.len())) {
+                Ok(found) => known.extend(found),
+                Err(trouble) if trouble.is_missing_index() => return Ok(None),
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(Some(known))
+    }
+
+    /// Removes the letters of these ids that `is_meant` names, by number and as they are now; answers how many.
+    async fn remove(&self, ids: Vec<String>, is_meant: impl Fn(usize, &Known) -> bool) -> Result<usize, Error> {
+        let mut removed = 0;
+        // The server refuses to look for an empty id, and no letter has it.
+        let mut left: Vec<(usize, String)> = ids.into_iter().enumerate().filter(|(_, id)| !id.is_empty()).collect();
+        for round in 0..ROUNDS {
+            if left.is_empty() {
+                return Ok(removed);
+            }
+            if round > 0 {
+                pause(round).await;
+            }
+            let asked: Vec<&str> = left.iter().map(|(_, id)| id.as_str()).collect();
+            let known = patiently(|| self.look_up(&asked)).await.map_err(|trouble| self.unavailable("read", trouble))?.unwrap_or_default();
+            left.retain(|(number, id)| known.get(id).is_some_and(|known| is_meant(*number, known)));
+            let (gone, again) = self.erase(left, &known).await?;
+            removed += gone;
+            left = again;
+        }
+        if left.is_empty() {
+            return Ok(removed);
+        }
+        let trouble = Trouble::passing(format!("{} letters were changed by others {ROUNDS} times in a row", left.len()));
+        Err(self.unavailable("written", trouble))
+    }
+
+    /// Removes letters as they are known; answers how many, and those that another writer changed meanwhile.
+    async fn erase(&self, letters: Vec<(usize, String)>, known: &HashMap<String, Known>) -> Result<(usize, Vec<(usize, String)>), Error> {
+        let mut batch = Batch::new(&self.index);
+        for (place, (_, id)) in letters.iter().enumerate() {
+            if let Some(known) = known.get(id) {
+                batch.push(place, &wire::removal(&self.index, id, known));
+            }
+        }
+        if batch.is_empty() {
+            return Ok((0, Vec::new()));
+        }
+        let sent = letters.len();
+        let mut again = self.send(batch).await.map_err(|trouble| self.unavailable("written", trouble))?.into_iter().peekable();
+        let mut freed: i64 = 0;
+        let mut left = Vec::new();
+        for (place, letter) in letters.into_iter().enumerate() {
+            if again.next_if_eq(&place).is_some() {
+                left.push(letter);
+            } else if let Some(known) = known.get(&letter.1) {
+                freed = freed.saturating_add(i64::try_from(known.counted_bytes()).unwrap_or(i64::MAX));
+            }
+        }
+        let mut usage = self.usage();
+        usage.added = usage.added.saturating_sub(freed);
+        Ok((sent - left.len(), left))
     }
 
     async fn create_index(&self) -> Result<(), Trouble> {
@@ -261,27 +328,93 @@ impl ElasticsearchDeadLetters {
         let mut again = Vec::new();
         let mut batch = Batch::new(&self.index);
         for (place, letter) in letters.iter().enumerate() {
-            let lines = wire::lines(&self.index, letter, known.get(&letter.id)).map_err(|error| Error::Unavailable {
-                what: format!("the letter {} has no JSON form", letter.id),
-                remedy: "report this as a defect",
-                source: Box::new(error),
-            })?;
+            let lines = self.lines(letter, known, Form::Whole)?;
             if !batch.is_empty() && batch.body.len().saturating_add(lines.len()) > self.body_bytes {
-                again.extend(self.send(std::mem::replace(&mut batch, Batch::new(&self.index))).await?);
+                again.extend(self.send_or_shorten(std::mem::replace(&mut batch, Batch::new(&self.index)), &letters, known).await?);
             }
             batch.push(place, &lines);
         }
-        again.extend(self.send(batch).await?);
+        again.extend(self.send_or_shorten(batch, &letters, known).await?);
         // In order, as batches and the failures in an answer are.
         let mut again = again.into_iter().peekable();
         Ok(letters.into_iter().enumerate().filter_map(|(place, letter)| again.next_if_eq(&place).map(|_| letter)).collect())
     }
 
-    async fn send(&self, mut batch: Batch) -> Result<wire::Conflicts, Error> {
+    fn lines(&self, letter: &DeadLetter, known: &HashMap<String, Known>, form: Form) -> Result<Vec<u8>, Error> {
+        wire::lines(&self.index, letter, known.get(&letter.id), form).map_err(|error| Error::Unavailable {
+            what: format!("the letter {} has no JSON form", letter.id),
+            remedy: "report this as a defect",
+            source: Box::new(error),
+        })
+    }
+
+    /// Sends a batch; when it is too large for the server, each of its letters alone, and one that is too large even so in a shorter form.
+    async fn send_or_shorten(&self, batch: Batch, letters: &[DeadLetter], known: &HashMap<String, Known>) -> Result<wire::Conflicts, Error> {
+        let places = batch.places().to_vec();
+        match self.send(batch).await {
+            Err(trouble) if trouble.is_too_large() => {}
+            answer => return answer.map_err(|trouble| self.unavailable("written", trouble)),
+        }
+        let is_alone = places.len() == 1;
+        let mut again = Vec::new();
+        for place in places {
+            let Some(letter) = letters.get(place) else { continue };
+            let forms = if is_alone { &Form::ALL[1..] } else { &Form::ALL[..] };
+            again.extend(self.send_in_some_form(place, letter, known, forms).await?);
+        }
+        Ok(again)
+    }
+
+    /// Sends one letter in the first of these forms that the server does not find too large.
+    async fn send_in_some_form(
+        &self,
+        place: usize,
+        letter: &DeadLetter,
+        known: &HashMap<String, Known>,
+        forms: &[Form],
+    ) -> Result<wire::Conflicts, Error> {
+        let mut last = Trouble::passing("there is no form to send".to_owned());
+        for form in forms {
+            let mut batch = Batch::new(&self.index);
+            batch.push(place, &self.lines(letter, known, *form)?);
+            match self.send(batch).await {
+                Err(trouble) if trouble.is_too_large() => last = trouble,
+                Err(trouble) => return Err(self.unavailable("written", trouble)),
+                Ok(conflicts) => {
+                    if *form != Form::Whole && conflicts.is_empty() {
+                        warn!(
+                            index = self.index,
+                            id = letter.id,
+                            topic = %letter.topic,
+                            partition = letter.partition,
+                            offset = letter.offset,
+                            payload_bytes = letter.payload_bytes,
+                            "the dead letter is too large for the server and is kept without its payload; the record is in Kafka as long as that keeps it"
+                        );
+                    }
+                    return Ok(conflicts);
+                }
+            }
+        }
+        Err(self.unavailable("written", last))
+    }
+
+    async fn send(&self, mut batch: Batch) -> Result<wire::Conflicts, Trouble> {
         fail::fail_point!("dead_letters_bulk");
         let body = Bytes::from(std::mem::take(&mut batch.body));
-        let answer = self.on_some_node(|node| node.bulk(vec![body.clone()], batch.items(), self.bulk_timeout)).await;
-        answer.and_then(|answer| batch.read(&answer)).map_err(|trouble| self.unavailable("written", trouble))
+        let answer = self.on_some_node(|node| node.bulk(vec![body.clone()], batch.items(), self.bulk_timeout)).await?;
+        batch.read(&answer)
+    }
+
+    async fn count_matching(&self, query: &Query) -> Result<u64, Trouble> {
+        self.refresh().await;
+        let path = format!("{}/{SEARCH}", self.path);
+        let body = wire::matching(query);
+        match patiently(|| self.ask(Method::POST, &path, Some(&body), SMALL_BYTES, SMALL_TIMEOUT)).await {
+            Ok(answer) => wire::read_total(&answer),
+            Err(trouble) if trouble.is_missing_index() => Ok(0),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     async fn list_all(&self, query: Query) -> Result<Vec<DeadLetter>, Trouble> {
@@ -379,7 +512,27 @@ const SEARCH: &str = "_search?allow_partial_search_results=false";
 
 impl DeadLetters for ElasticsearchDeadLetters {
     fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.put_all(letters))
+        Box::pin(self.put_all(letters, Strangers::Welcome))
+    }
+
+    fn put_known(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.put_all(letters, Strangers::LeftOut))
+    }
+
+    fn count(&self, query: Query) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move { self.count_matching(&query).await.map_err(|trouble| self.unavailable("read", trouble)) })
+    }
+
+    fn delete(&self, id: &str) -> BoxFuture<'_, Result<bool, Error>> {
+        let id = id.to_owned();
+        Box::pin(async move { Ok(self.remove(vec![id], |_, _| true).await? > 0) })
+    }
+
+    fn remove_seen(&self, seen: Vec<Seen>) -> BoxFuture<'_, Result<usize, Error>> {
+        Box::pin(async move {
+            let ids = seen.iter().map(|seen| seen.id.clone()).collect();
+            self.remove(ids, |number, known| seen.get(number).is_some_and(|seen| known.is(seen))).await
+        })
     }
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>> {
@@ -395,6 +548,13 @@ impl DeadLetters for ElasticsearchDeadLetters {
     fn bytes(&self) -> u64 {
         self.usage().bytes()
     }
+}
+
+/// What happens to letters that the index does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    Welcome,
+    LeftOut,
 }
 
 /// Asks again for a short while, as long as the shard of a new index has not started: whoever created it waits for that, and others may be quicker.
@@ -471,6 +631,8 @@ mod tests {
         seq_no: i64,
         script: Vec<(&'static str, Instead)>,
         requests: Vec<String>,
+        /// The longest body that is taken, as a proxy has it.
+        longest: Option<usize>,
     }
 
     impl Fake {
@@ -509,7 +671,12 @@ mod tests {
 
         fn bulk(&mut self, body: &[u8]) -> Value {
             let lines: Vec<Value> = body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
-            let items: Vec<Value> = lines.chunks(2).map(|pair| self.item(&pair[0], &pair[1])).collect();
+            let mut lines = lines.iter();
+            let mut items = Vec::new();
+            while let Some(action) = lines.next() {
+                let source = if action.get("delete").is_some() { &Value::Null } else { lines.next().expect("a source") };
+                items.push(self.item(action, source));
+            }
             json!({"errors": true, "items": items})
         }
 
@@ -526,12 +693,24 @@ mod tests {
             if documents.get(id).map(|document| document.0) != expected {
                 return failure(409, "version_conflict_engine_exception");
             }
-            documents.insert(id.to_owned(), (seq_no, source.clone()));
+            match operation.as_str() {
+                "delete" => drop(documents.remove(id)),
+                "update" => {
+                    let (last, document) = documents.get_mut(id).expect("has a sequence number");
+                    *last = seq_no;
+                    document.as_object_mut().expect("an object").extend(source["doc"].as_object().expect("an object").clone());
+                }
+                _ => drop(documents.insert(id.to_owned(), (seq_no, source.clone()))),
+            }
             json!({operation: {"status": 201}})
         }
 
         fn search(&self, body: &Value) -> Value {
             let documents = self.documents.as_ref().expect("an index");
+            if let (true, Some(filters)) = (body["size"] == 0, body["query"]["bool"]["filter"].as_array()) {
+                let total = documents.values().filter(|document| filters.iter().all(|filter| passes(filter, &document.1))).count();
+                return json!({"timed_out": false, "hits": {"total": {"value": total, "relation": "eq"}, "hits": []}});
+            }
             if body["size"] == 0 {
                 let sum: f64 = documents.values().filter_map(|document| document.1["payload_bytes"].as_f64()).sum();
                 return json!({"timed_out": false, "hits": {"total": {"value": documents.len(), "relation": "eq"}, "hits": []}, "aggregations": {"payload": {"value": sum}}});
@@ -619,6 +798,9 @@ mod tests {
             let seq_no = fake.next_seq_no();
             fake.documents.iter_mut().flat_map(BTreeMap::values_mut).for_each(|document| document.0 = seq_no);
         }
+        if fake.longest.is_some_and(|longest| body.len() > longest) {
+            return Ok(response(413, "<html>413 Request Entity Too Large</html>".to_owned()));
+        }
         let (status, answer) = fake.answer(head.method.as_str(), &path, &body);
         match instead {
             Some(Instead::CutAfterwards) => Err(io::Error::other("cut")),
@@ -679,7 +861,6 @@ mod tests {
             (400, "index_closed_exception", "_open"),
             (429, "es_rejected_execution_exception", "under pressure"),
             (503, "", "under pressure"),
-            (413, "", "http.max_content_length"),
             (400, "illegal_argument_exception", "mapping"),
             (405, "", "elasticsearch.urls"),
         ] {
@@ -700,6 +881,59 @@ mod tests {
         assert!(remedy.contains("max_shards_per_node"), "{remedy}");
         store.put(vec![letter("a", 0, 2)]).await.expect("kept");
         assert_eq!(store.list(query()).await.expect("lists"), [letter("a", 0, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_letter_too_large_for_the_server_is_kept_without_its_payload_and_its_neighbours_whole() {
+        let server = Server::start().await;
+        server.fake().longest = Some(4000);
+        let store = server.store(1 << 30);
+        let large = suite::with_payload(letter("a", 0, 2), &[1; 5000]);
+        let large_key = DeadLetter { key_base64: Some("A".repeat(8000)), ..suite::with_payload(letter("a", 0, 3), &[1; 5000]) };
+        store.put(vec![letter("a", 0, 1), large.clone(), large_key.clone(), letter("a", 0, 4)]).await.expect("kept");
+        let without_payload = DeadLetter { payload_base64: None, truncated: true, ..large.clone() };
+        let without_key = DeadLetter { payload_base64: None, truncated: true, key_base64: None, ..large_key };
+        assert_eq!(store.list(query()).await.expect("lists"), [letter("a", 0, 1), without_payload.clone(), without_key, letter("a", 0, 4)]);
+        assert!(!without_payload.is_whole());
+
+        // It remembers like any other.
+        store.put(vec![large]).await.expect("kept");
+        let expected = DeadLetter { attempts: 2, ..without_payload };
+        assert_eq!(store.get(&expected.id).await.expect("reads"), Some(expected));
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_was_kept_is_not_given_up_when_the_server_takes_less() {
+        let server = Server::start().await;
+        let store = server.store(1 << 30);
+        let large = suite::with_payload(letter("a", 0, 1), &[1; 5000]);
+        store.put(vec![large.clone()]).await.expect("kept");
+        server.fake().longest = Some(4000);
+        let again = DeadLetter { last_at: suite::at(300), cause: crate::dead_letters::Cause::TooLarge, ..large };
+        store.put(vec![again.clone()]).await.expect("kept");
+        assert_eq!(store.get(&again.id).await.expect("reads"), Some(DeadLetter { attempts: 2, ..again }));
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_is_too_large_even_without_its_payload_waits_with_a_remedy() {
+        let server = Server::start().await;
+        let store = server.store(1 << 30);
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        server.fake().longest = Some(200);
+        let (text, remedy) = unavailable(store.put(vec![letter("a", 0, 2)]).await);
+        assert!(text.contains("413") && remedy.contains("http.max_content_length"), "{text}: {remedy}");
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_meets_a_writer_looks_again() {
+        let server = Server::start().await;
+        let store = server.store(1 << 30);
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        for _ in 0..3 {
+            server.script("/_bulk", Instead::AnotherWriter);
+        }
+        assert!(store.delete("base-a:0:1").await.expect("deleted in the fourth round"));
+        assert_eq!((store.get("base-a:0:1").await.expect("reads"), store.bytes()), (None, 0));
     }
 
     #[tokio::test]

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use serde::Deserialize;
 use tracing::warn;
 
-use super::{DeadLetter, DeadLetters, Error, Query};
+use super::{DeadLetter, DeadLetters, Error, Query, Seen};
 use crate::embedded::{Abort, EmbeddedFile, Fault, begin_write, off_runtime};
 
 /// Letters are written once and seldom read; the cache holds the pages above them.
@@ -77,7 +79,31 @@ impl LocalDeadLetters {
 impl DeadLetters for LocalDeadLetters {
     fn put(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
         let inner = self.inner.clone();
-        Box::pin(off_runtime(move || inner.put(letters)))
+        Box::pin(off_runtime(move || inner.put(letters, Strangers::Welcome)))
+    }
+
+    fn put_known(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, Result<(), Error>> {
+        let inner = self.inner.clone();
+        Box::pin(off_runtime(move || inner.put(letters, Strangers::LeftOut)))
+    }
+
+    fn count(&self, query: Query) -> BoxFuture<'_, Result<u64, Error>> {
+        let inner = self.inner.clone();
+        Box::pin(off_runtime(move || inner.file.with(|database| count(database, &query))))
+    }
+
+    fn delete(&self, id: &str) -> BoxFuture<'_, Result<bool, Error>> {
+        let inner = self.inner.clone();
+        let id = id.to_owned();
+        Box::pin(off_runtime(move || Ok(inner.remove(&[id], |_, _| true)? > 0)))
+    }
+
+    fn remove_seen(&self, seen: Vec<Seen>) -> BoxFuture<'_, Result<usize, Error>> {
+        let inner = self.inner.clone();
+        Box::pin(off_runtime(move || {
+            let ids: Vec<String> = seen.iter().map(|seen| seen.id.clone()).collect();
+            inner.remove(&ids, |number, letter| letter.map(DeadLetter::seen).as_ref() == seen.get(number))
+        }))
     }
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>> {
@@ -96,20 +122,62 @@ impl DeadLetters for LocalDeadLetters {
     }
 }
 
+/// What happens to letters that the store does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    Welcome,
+    LeftOut,
+}
+
 impl Inner {
-    fn put(&self, letters: Vec<DeadLetter>) -> Result<(), Error> {
+    fn put(&self, letters: Vec<DeadLetter>, strangers: Strangers) -> Result<(), Error> {
         if letters.is_empty() {
             return Ok(());
         }
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = self.file.with(|database| write(database, letters, self.max_bytes))?;
+        let bytes = self.file.with(|database| write(database, letters, strangers, self.max_bytes))?;
         self.bytes.store(bytes, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Removes the letters of these ids that `is_meant` names, by number and as they are now (`None` where a letter cannot be read); answers how many.
+    fn remove(&self, ids: &[String], is_meant: impl Fn(usize, Option<&DeadLetter>) -> bool) -> Result<usize, Error> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (removed, bytes) = self.file.with(|database| remove(database, ids, &is_meant))?;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        Ok(removed)
+    }
+}
+
+/// Removes letters in one transaction; answers how many, and the bytes in use after it.
+fn remove(database: &Database, ids: &[String], is_meant: &impl Fn(usize, Option<&DeadLetter>) -> bool) -> Result<(usize, u64), Abort<Error>> {
+    let transaction = begin_write(database)?;
+    let result = {
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        let mut tables = Tables { letters: transaction.open_table(LETTERS)?, places: transaction.open_table(PLACES)? };
+        let mut bytes = numbers.get(BYTES)?.map_or(0, |bytes| bytes.value());
+        let mut removed = 0;
+        for (number, id) in ids.iter().enumerate() {
+            if !tables.peek(id)?.is_some_and(|letter| is_meant(number, letter.as_ref())) {
+                continue;
+            }
+            if let Some((_, freed)) = tables.take(id)? {
+                bytes = bytes.saturating_sub(freed);
+                removed += 1;
+            }
+        }
+        numbers.insert(BYTES, bytes)?;
+        (removed, bytes)
+    };
+    transaction.commit()?;
+    Ok(result)
 }
 
 /// Writes all letters in one transaction; answers the bytes in use after it.
-fn write(database: &Database, letters: Vec<DeadLetter>, limit: u64) -> Result<u64, Abort<Error>> {
+fn write(database: &Database, letters: Vec<DeadLetter>, strangers: Strangers, limit: u64) -> Result<u64, Abort<Error>> {
     let transaction = begin_write(database)?;
     let bytes = {
         let mut numbers = transaction.open_table(NUMBERS)?;
@@ -125,6 +193,7 @@ fn write(database: &Database, letters: Vec<DeadLetter>, limit: u64) -> Result<u6
                         letter.succeed(old.past());
                     }
                 }
+                None if strangers == Strangers::LeftOut => continue,
                 None => has_new = true,
             }
             bytes = bytes.saturating_add(tables.insert(&letter)?);
@@ -145,6 +214,14 @@ struct Tables<'t> {
 }
 
 impl Tables<'_> {
+    /// The letter of this id; `Some(None)` where it cannot be read.
+    fn peek(&self, id: &str) -> Result<Option<Option<DeadLetter>>, Abort<Error>> {
+        let Some(place) = self.places.get(id)? else { return Ok(None) };
+        let (topic, partition, offset) = place.value();
+        let key = (topic, partition, offset, id);
+        Ok(Some(self.letters.get(key)?.and_then(|json| decode(key, json.value()))))
+    }
+
     /// Takes the letter of this id out: itself, unless it cannot be read, and the bytes that it used.
     fn take(&mut self, id: &str) -> Result<Option<(Option<DeadLetter>, u64)>, Abort<Error>> {
         let Some(place) = self.places.remove(id)? else { return Ok(None) };
@@ -181,6 +258,39 @@ fn decode(key: Key<'_>, json: &[u8]) -> Option<DeadLetter> {
         warn!(topic, partition, offset, id, error = %error, "dead letter is not readable");
     }
     result.ok()
+}
+
+/// What a filter looks at besides the key; the rest of a letter is skipped without being copied.
+#[derive(Deserialize)]
+struct Death {
+    error: DeathError,
+    #[serde(with = "crate::status::time_text")]
+    last_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct DeathError {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+fn count(database: &Database, query: &Query) -> Result<u64, Abort<Error>> {
+    let query = Query { after: None, ..query.clone() };
+    let mut found = 0;
+    let table = database.begin_read()?.open_table(LETTERS)?;
+    for row in table.range::<Key<'_>>(first_key(&query)..)? {
+        let (key, value) = row?;
+        let (topic, partition, offset, _) = key.value();
+        if is_past(&query, (topic, partition, offset)) {
+            break;
+        }
+        if query.partition.is_some_and(|wanted| wanted != partition) {
+            continue;
+        }
+        let death: Option<Death> = serde_json::from_slice(value.value()).ok();
+        found += u64::from(death.is_some_and(|death| query.admits_death(&death.error.kind, death.last_at)));
+    }
+    Ok(found)
 }
 
 fn list(database: &Database, query: &Query) -> Result<Vec<DeadLetter>, Abort<Error>> {
@@ -321,6 +431,7 @@ mod tests {
         broken.expect("written");
         assert_eq!(places(&store, query()).await, [("a".to_owned(), 0, 2)]);
         assert!(matches!(store.get("base-a:0:1").await, Err(Error::Unavailable { .. })));
+        assert_eq!(store.remove_seen(vec![letter("a", 0, 1).seen()]).await.expect("nobody has seen this one"), 0);
         store.put(vec![letter("a", 0, 1)]).await.expect("kept");
         assert_eq!(store.get("base-a:0:1").await.expect("reads"), Some(letter("a", 0, 1)));
         assert!(store.bytes() >= bytes);
@@ -338,6 +449,22 @@ mod tests {
         drop(store);
         let reopened = bench.open(1 << 20);
         assert_eq!((reopened.bytes(), places(&reopened, query()).await.len()), (bytes, 20));
+    }
+
+    #[tokio::test]
+    async fn a_broken_letter_can_be_deleted() {
+        let bench = Bench::new();
+        let store = bench.open(1 << 20);
+        store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+        let broken: Result<(), Error> = store.inner.file.with(|database| {
+            let transaction = begin_write(database)?;
+            transaction.open_table(LETTERS)?.insert(("a", 0, 1, "base-a:0:1"), b"{".as_slice())?;
+            transaction.commit()?;
+            Ok(())
+        });
+        broken.expect("written");
+        assert!(store.delete("base-a:0:1").await.expect("deletes"));
+        assert_eq!(store.get("base-a:0:1").await.expect("reads"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use super::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
+use super::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query, Seen};
 use crate::topic::{TopicName, document_id};
 
 /// A limit that no check but those about limits reaches.
@@ -25,7 +25,13 @@ pub async fn contract(make: impl AsyncFn(u64) -> Arc<dyn DeadLetters>) {
     a_letter_that_moved_leaves_nothing_at_its_old_place(&*make(ROOMY).await).await;
     pages_hold_every_letter_once_and_in_order(&*make(ROOMY).await).await;
     filters_leave_out_what_they_must(&*make(ROOMY).await).await;
+    a_deleted_letter_is_gone_and_so_are_its_bytes(&*make(ROOMY).await).await;
+    a_letter_that_died_again_is_not_removed_by_who_saw_it_before(&*make(ROOMY).await).await;
+    writers_and_a_redrive_of_one_letter_lose_no_death(&*make(ROOMY).await).await;
+    a_failed_redrive_keeps_the_letter_and_brings_no_deleted_one_back(&*make(ROOMY).await).await;
+    counts_are_those_of_lists(&*make(ROOMY).await).await;
     a_full_store_refuses_what_is_new_and_takes_what_it_has(&*make(20_000).await).await;
+    a_full_store_takes_letters_again_when_one_is_deleted(&*make(20_000).await).await;
 }
 
 /// A legal time.
@@ -103,7 +109,12 @@ async fn an_empty_store_has_nothing(store: &dyn DeadLetters) {
     store.put(Vec::new()).await.expect("nothing to keep");
     for id in ["base-a:0:1", "", "..", "a/b?c#d", "%2e", "\u{0}", "ü"] {
         assert_eq!(store.get(id).await.expect("reads"), None, "{id:?}");
+        assert!(!store.delete(id).await.expect("nothing to delete"), "{id:?}");
     }
+    assert_eq!(store.remove_seen(Vec::new()).await.expect("nothing to remove"), 0);
+    assert_eq!(store.remove_seen(vec![letter("a", 0, 1).seen()]).await.expect("nothing to remove"), 0);
+    store.put_known(vec![letter("a", 0, 1)]).await.expect("nothing to change");
+    assert_eq!((store.count(query()).await.expect("counts"), store.bytes()), (0, 0));
 }
 
 async fn a_letter_comes_back_as_it_was_put(store: &dyn DeadLetters) {
@@ -229,6 +240,94 @@ async fn filters_leave_out_what_they_must(store: &dyn DeadLetters) {
     assert_eq!(places(store, Query { until: Some(just_after), since: Some(at(101)), limit: 1, ..query() }).await, only_b2);
     assert_eq!(places(store, Query { limit: 0, ..query() }).await, []);
     assert_eq!(places(store, Query { topic: Some(name("a")), after: Some((name("b"), 0, 0, String::new())), ..query() }).await, []);
+}
+
+async fn a_deleted_letter_is_gone_and_so_are_its_bytes(store: &dyn DeadLetters) {
+    store.put(vec![letter("a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+    let both = store.bytes();
+    assert!(store.delete(&letter("a", 0, 1).id).await.expect("deletes"));
+    assert!(!store.delete(&letter("a", 0, 1).id).await.expect("is gone"));
+    assert_eq!(store.get(&letter("a", 0, 1).id).await.expect("reads"), None);
+    assert_eq!(store.list(query()).await.expect("lists"), [letter("a", 0, 2)]);
+    assert_eq!(store.bytes(), both / 2);
+    // Its past is forgotten with it.
+    store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+    assert_eq!(store.get(&letter("a", 0, 1).id).await.expect("reads"), Some(letter("a", 0, 1)));
+    assert_eq!(store.bytes(), both);
+}
+
+async fn a_letter_that_died_again_is_not_removed_by_who_saw_it_before(store: &dyn DeadLetters) {
+    let letters: Vec<DeadLetter> = (0..3).map(|offset| letter("a", 0, offset)).collect();
+    store.put(letters.clone()).await.expect("kept");
+    // At the same moment, of the same error: only the attempts tell.
+    store.put(vec![letters[1].clone()]).await.expect("kept");
+    let seen: Vec<Seen> = letters.iter().map(DeadLetter::seen).collect();
+    assert_eq!(store.remove_seen(seen.clone()).await.expect("removes"), 2);
+    let left = store.list(query()).await.expect("lists");
+    assert_eq!(left, [DeadLetter { attempts: 2, ..letters[1].clone() }]);
+    assert_eq!(store.remove_seen(seen).await.expect("removes"), 0);
+    assert_eq!(store.remove_seen(vec![left[0].seen()]).await.expect("removes"), 1);
+    assert_eq!((store.list(query()).await.expect("lists"), store.bytes()), (Vec::new(), 0));
+}
+
+async fn writers_and_a_redrive_of_one_letter_lose_no_death(store: &dyn DeadLetters) {
+    store.put(vec![letter("a", 0, 1)]).await.expect("kept");
+    // Whoever comes first: the second death is there afterwards, unless the redrive saw it.
+    for round in 0..20 {
+        let before = store.get(&letter("a", 0, 1).id).await.expect("reads").expect("a letter");
+        let died_again = DeadLetter { last_at: at(200 + round), ..letter("a", 0, 1) };
+        let (put, removed) = futures::future::join(store.put(vec![died_again.clone()]), store.remove_seen(vec![before.seen()])).await;
+        put.expect("kept");
+        removed.expect("removes, or leaves it");
+        let after = store.get(&before.id).await.expect("reads").expect("the letter of the last death");
+        assert_eq!(after.last_at, died_again.last_at);
+    }
+}
+
+async fn a_failed_redrive_keeps_the_letter_and_brings_no_deleted_one_back(store: &dyn DeadLetters) {
+    store.put(vec![letter("a", 0, 1), letter("a", 0, 2)]).await.expect("kept");
+    assert!(store.delete(&letter("a", 0, 2).id).await.expect("deletes"));
+    let bytes = store.bytes();
+    let failed = |offset| {
+        let error = LetterError { kind: "strict_dynamic_mapping_exception".to_owned(), reason: "again".to_owned(), status: Some(400) };
+        DeadLetter { error, first_at: at(300), last_at: at(300), redriven_at: Some(at(300)), ..letter("a", 0, offset) }
+    };
+    store.put_known(vec![failed(1), failed(2)]).await.expect("kept");
+    let expected = DeadLetter { first_at: at(100), attempts: 2, ..failed(1) };
+    assert_eq!(store.list(query()).await.expect("lists"), [expected]);
+    assert_eq!(store.get(&letter("a", 0, 2).id).await.expect("reads"), None);
+    assert!(store.bytes() < bytes + 300, "{} after {bytes}", store.bytes());
+}
+
+async fn counts_are_those_of_lists(store: &dyn DeadLetters) {
+    let error = LetterError { kind: "format".to_owned(), reason: "r".to_owned(), status: None };
+    let other = DeadLetter { error, last_at: at(500), ..letter("b", 2, 7) };
+    store.put(vec![letter("a", 0, 1), letter("a", 1, 1), letter("aa", 0, 1), letter("b", 1, 1), other]).await.expect("kept");
+    let after = Some((name("b"), 0, 0, String::new()));
+    for (asked, expected) in [
+        (query(), 5),
+        (Query { topic: Some(name("a")), ..query() }, 2),
+        (Query { topic: Some(name("a")), partition: Some(1), ..query() }, 1),
+        (Query { partition: Some(1), ..query() }, 2),
+        (Query { error_type: Some("format".to_owned()), ..query() }, 1),
+        (Query { since: Some(at(500)), ..query() }, 1),
+        (Query { until: Some(at(101)), ..query() }, 4),
+        (Query { topic: Some(name("c")), ..query() }, 0),
+        (Query { after, limit: 1, ..query() }, 5),
+    ] {
+        assert_eq!(store.count(asked.clone()).await.expect("counts"), expected, "{asked:?}");
+    }
+}
+
+async fn a_full_store_takes_letters_again_when_one_is_deleted(store: &dyn DeadLetters) {
+    let large = |offset| with_payload(letter("a", 0, offset), &[7; 11_000]);
+    store.put(vec![large(1)]).await.expect("kept");
+    assert!(matches!(store.put(vec![large(2)]).await, Err(Error::Full { .. })));
+    assert!(store.delete(&large(1).id).await.expect("deletes"));
+    store.put(vec![large(2)]).await.expect("there is room again");
+    assert_eq!(store.remove_seen(vec![large(2).seen()]).await.expect("removes"), 1);
+    store.put(vec![large(3)]).await.expect("there is room again");
+    assert_eq!(places(store, query()).await, [("a".to_owned(), 0, 3)]);
 }
 
 /// The store takes 20,000 bytes: one large letter, and not two, whether it counts payloads or their base64.

@@ -220,6 +220,11 @@ enum ItemAnswer<'a> {
     Index(ItemResult<'a>),
     #[serde(borrow)]
     Create(ItemResult<'a>),
+    /// Documents are never changed in parts or removed; dead letters are.
+    #[serde(borrow)]
+    Update(ItemResult<'a>),
+    #[serde(borrow)]
+    Delete(ItemResult<'a>),
 }
 
 #[derive(Deserialize)]
@@ -232,7 +237,7 @@ struct ItemResult<'a> {
 impl<'a> ItemAnswer<'a> {
     fn into_failure(self, position: usize) -> Option<Failure<'a>> {
         let (create, result) = match self {
-            Self::Index(result) => (false, result),
+            Self::Index(result) | Self::Update(result) | Self::Delete(result) => (false, result),
             Self::Create(result) => (true, result),
         };
         if (200..300).contains(&result.status) && result.error.is_none() {

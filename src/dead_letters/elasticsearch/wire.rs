@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::super::{DeadLetter, Past, Query};
+use super::super::{DeadLetter, Past, Query, Seen};
 use crate::sink::answer::{self, ErrorText, Failure, Reading};
 use crate::sink::classify::{self, ItemClass};
 
@@ -73,6 +73,11 @@ impl Trouble {
         self.kind == "index_not_found_exception"
     }
 
+    /// Whether the request was longer than the server, or a proxy before it, takes.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.status == Some(413)
+    }
+
     /// Whether the index was created by somebody else meanwhile.
     pub(super) fn is_existing_index(&self) -> bool {
         self.kind == "resource_already_exists_exception"
@@ -107,7 +112,7 @@ impl Trouble {
                 "check the sink's credentials, and that they may create, read, write and refresh dead_letters.index; drover goes on by itself"
             }
             (Some(413), _) => {
-                "a letter is larger than the server, or a proxy before it, takes: raise http.max_content_length or the proxy's body limit (a letter is 4/3 of its record); drover goes on by itself"
+                "a letter is larger than the server, or a proxy before it, takes: raise http.max_content_length or the proxy's body limit (even without the record's value and key); drover goes on by itself"
             }
             (Some(408 | 409 | 429 | 500..=599), _) => "the server is under pressure or not ready; drover goes on by itself",
             (Some(400), _) => {
@@ -186,10 +191,23 @@ pub(super) struct Known {
     payload_bytes: u64,
     /// `None` when the document under the id is no letter.
     past: Option<Past>,
+    last_at: Option<Timestamp>,
+}
+
+impl Known {
+    /// Whether the letter is still as it was seen.
+    pub(super) fn is(&self, seen: &Seen) -> bool {
+        self.past.is_some_and(|past| past.attempts == seen.attempts) && self.last_at == Some(seen.last_at)
+    }
+
+    /// Bytes that it counts for.
+    pub(super) fn counted_bytes(&self) -> u64 {
+        counted_bytes(self.payload_bytes)
+    }
 }
 
 /// The query of a look-up by [`ids`] that [`read_known`] reads.
-pub(super) const KNOWN_QUERY: &str = "_mget?_source_includes=attempts,first_at,redriven_at,payload_bytes";
+pub(super) const KNOWN_QUERY: &str = "_mget?_source_includes=attempts,first_at,last_at,redriven_at,payload_bytes";
 
 /// Asks for documents by id, as they are now.
 pub(super) fn ids<'a>(ids: impl Iterator<Item = &'a str>) -> Value {
@@ -259,13 +277,19 @@ pub(super) fn read_known(body: &[u8], asked: usize) -> Result<Vec<(String, Known
         #[serde(default)]
         payload_bytes: u64,
     }
+    #[derive(Deserialize)]
+    struct Last {
+        #[serde(with = "crate::status::time_text")]
+        last_at: Timestamp,
+    }
     let mut known = Vec::new();
     for document in looked_up(body, asked)? {
         let Some(source) = document.source()? else { continue };
         let past = serde_json::from_str::<Past>(source.get()).ok();
         let payload_bytes = serde_json::from_str::<Size>(source.get()).map_or(0, |size| size.payload_bytes);
+        let last_at = serde_json::from_str::<Last>(source.get()).map(|last| last.last_at).ok();
         let (seq_no, primary_term) = (document.seq_no, document.primary_term);
-        known.push((document.id, Known { seq_no, primary_term, payload_bytes, past }));
+        known.push((document.id, Known { seq_no, primary_term, payload_bytes, past, last_at }));
     }
     Ok(known)
 }
@@ -307,6 +331,9 @@ pub(super) struct Batch {
     places: Vec<usize>,
 }
 
+/// What another writer, or whoever deleted the index, does to an item between the look-up and the write.
+const PASSED_BY_OTHERS: [&str; 3] = ["version_conflict_engine_exception", "index_not_found_exception", "document_missing_exception"];
+
 /// What became of a batch: the places of the letters to try again. All others are kept.
 pub(super) type Conflicts = Vec<usize>;
 
@@ -320,6 +347,11 @@ impl Batch {
     /// Whether there is no letter in it.
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// The places of the letters in the list that they were taken from, in order.
+    pub(super) fn places(&self) -> &[usize] {
+        &self.places
     }
 
     /// How many items the request has.
@@ -348,7 +380,9 @@ impl Batch {
             // The guard is item 0.
             let Some(place) = failure.position.checked_sub(1).and_then(|number| self.places.get(number)) else { continue };
             let kind = failure.error.kind.as_ref();
-            if kind != "version_conflict_engine_exception" && kind != "index_not_found_exception" {
+            // What was to be removed is gone already: looked up again, it is no longer meant.
+            let is_gone = failure.status == 404 && kind.is_empty();
+            if !is_gone && !PASSED_BY_OTHERS.contains(&kind) {
                 return Err(Trouble::new(failure.status, &failure.error));
             }
             again.push(*place);
@@ -357,30 +391,97 @@ impl Batch {
     }
 }
 
+/// How much of a letter is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All of it.
+    Whole,
+    /// All but the record's value.
+    WithoutPayload,
+    /// Neither value nor key, and no more than 2 KiB of each text of the server.
+    Bare,
+}
+
+impl Form {
+    /// Every form, the longest first.
+    pub(super) const ALL: [Self; 3] = [Self::Whole, Self::WithoutPayload, Self::Bare];
+}
+
+/// What a shorter form says nothing about, so that what was kept before stays.
+const LEFT_OUT: [&str; 4] = ["payload_base64", "key_base64", "payload_bytes", "truncated"];
+
 /// The action line and the source line of a letter, merged with what is known of it.
-pub(super) fn lines(index: &str, letter: &DeadLetter, known: Option<&Known>) -> Result<Vec<u8>, serde_json::Error> {
-    let mut merged = letter.clone();
-    let action = match known {
-        Some(known) => {
-            if let Some(past) = known.past {
-                merged.succeed(past);
-            }
-            json!({"index": {"_index": index, "_id": letter.id, "if_seq_no": known.seq_no, "if_primary_term": known.primary_term}})
-        }
-        None => json!({"create": {"_index": index, "_id": letter.id}}),
-    };
+pub(super) fn lines(index: &str, letter: &DeadLetter, known: Option<&Known>, form: Form) -> Result<Vec<u8>, serde_json::Error> {
+    let mut merged = shortened(letter, form);
+    let past = known.and_then(|known| known.past);
+    if let Some(past) = past {
+        merged.succeed(past);
+    }
     merged.attempts = merged.attempts.min(MOST_ATTEMPTS);
+    let place = |known: &Known| json!({"_index": index, "_id": letter.id, "if_seq_no": known.seq_no, "if_primary_term": known.primary_term});
+    let (action, source) = match known {
+        Some(known) if past.is_some() && form != Form::Whole => {
+            let mut fields = serde_json::to_value(&merged)?;
+            if let Some(fields) = fields.as_object_mut() {
+                LEFT_OUT.iter().for_each(|name| drop(fields.remove(*name)));
+            }
+            (json!({"update": place(known)}), serde_json::to_vec(&json!({"doc": fields}))?)
+        }
+        Some(known) => (json!({"index": place(known)}), serde_json::to_vec(&merged)?),
+        None => (json!({"create": {"_index": index, "_id": letter.id}}), serde_json::to_vec(&merged)?),
+    };
     let mut lines = serde_json::to_vec(&action)?;
     lines.push(b'\n');
-    serde_json::to_writer(&mut lines, &merged)?;
+    lines.extend_from_slice(&source);
     lines.push(b'\n');
     Ok(lines)
+}
+
+/// The letter in this form.
+fn shortened(letter: &DeadLetter, form: Form) -> DeadLetter {
+    if form == Form::Whole {
+        return letter.clone();
+    }
+    let mut short = DeadLetter { payload_base64: None, ..letter.clone() };
+    // A record without a value loses nothing by it.
+    short.truncated |= letter.payload_base64.is_some();
+    if form == Form::Bare {
+        short.truncated |= letter.key_base64.is_some();
+        short.key_base64 = None;
+        short.error.kind = answer::shorten(&letter.error.kind).into_owned();
+        short.error.reason = answer::shorten(&letter.error.reason).into_owned();
+    }
+    short
+}
+
+/// The action line that removes a letter as it is known.
+pub(super) fn removal(index: &str, id: &str, known: &Known) -> Vec<u8> {
+    let action = json!({"delete": {"_index": index, "_id": id, "if_seq_no": known.seq_no, "if_primary_term": known.primary_term}});
+    format!("{action}\n").into_bytes()
 }
 
 /// A page of a list: at most `size` letters that match, after the one whose sort values are `after`.
 ///
 /// Times are compared in whole milliseconds, as the server keeps them, so that this finds at least the letters that [`Query::admits`] admits.
 pub(super) fn search(query: &Query, after: Option<&Value>, size: usize) -> Value {
+    let mut body = json!({
+        "size": size,
+        "track_total_hits": false,
+        "query": {"bool": {"filter": filters(query)}},
+        "sort": [{"topic": "asc"}, {"partition": "asc"}, {"offset": "asc"}, {"id": "asc"}],
+    });
+    if let (Some(after), Some(fields)) = (after, body.as_object_mut()) {
+        fields.insert("search_after".to_owned(), after.clone());
+    }
+    body
+}
+
+/// Asks how many letters match.
+pub(super) fn matching(query: &Query) -> Value {
+    json!({"size": 0, "track_total_hits": true, "query": {"bool": {"filter": filters(query)}}})
+}
+
+fn filters(query: &Query) -> Vec<Value> {
     let mut filter = Vec::new();
     if let Some(topic) = &query.topic {
         filter.push(json!({"term": {"topic": topic.as_str()}}));
@@ -398,16 +499,7 @@ pub(super) fn search(query: &Query, after: Option<&Value>, size: usize) -> Value
         range.insert("format".to_owned(), json!("epoch_millis"));
         filter.push(json!({"range": {"last_at": range}}));
     }
-    let mut body = json!({
-        "size": size,
-        "track_total_hits": false,
-        "query": {"bool": {"filter": filter}},
-        "sort": [{"topic": "asc"}, {"partition": "asc"}, {"offset": "asc"}, {"id": "asc"}],
-    });
-    if let (Some(after), Some(fields)) = (after, body.as_object_mut()) {
-        fields.insert("search_after".to_owned(), after.clone());
-    }
-    body
+    filter
 }
 
 /// The sort values of a place in the list.
@@ -490,6 +582,15 @@ pub(super) fn count() -> Value {
     json!({"size": 0, "track_total_hits": true, "aggs": {"payload": {"sum": {"field": "payload_bytes"}}}})
 }
 
+/// Reads the answer to [`matching`]: how many there are.
+pub(super) fn read_total(body: &[u8]) -> Result<u64, Trouble> {
+    let searched: Searched<'_, Value> = serde_json::from_slice(body).map_err(|error| Trouble::unreadable(&error))?;
+    match (searched.hits.total, searched.timed_out) {
+        (Some(total), false) => Ok(total.value),
+        _ => Err(Trouble::without_answer("the answer has no count".to_owned())),
+    }
+}
+
 /// Reads the answer to [`count`]: bytes in use.
 pub(super) fn read_count(body: &[u8]) -> Result<u64, Trouble> {
     #[derive(Deserialize)]
@@ -554,9 +655,9 @@ mod tests {
         let mut batch = Batch::new("dead");
         assert!(batch.is_empty());
         let old = Past { attempts: 4, first_at: at(50), redriven_at: None };
-        let known = Known { seq_no: 7, primary_term: 2, payload_bytes: 5, past: Some(old) };
-        batch.push(3, &lines("dead", &letter("a", 0, 1), Some(&known)).expect("JSON"));
-        batch.push(5, &lines("dead", &letter("a", 0, 2), None).expect("JSON"));
+        let known = Known { seq_no: 7, primary_term: 2, payload_bytes: 5, past: Some(old), last_at: None };
+        batch.push(3, &lines("dead", &letter("a", 0, 1), Some(&known), Form::Whole).expect("JSON"));
+        batch.push(5, &lines("dead", &letter("a", 0, 2), None, Form::Whole).expect("JSON"));
         let body = String::from_utf8(batch.body.clone()).expect("text");
         let parsed: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(
@@ -569,6 +670,32 @@ mod tests {
         assert_eq!(parsed[4], json!({"create": {"_index": "dead", "_id": "base-a:0:2"}}));
         assert_eq!(parsed[5], serde_json::to_value(letter("a", 0, 2)).expect("JSON"));
         assert!(body.ends_with('\n') && parsed.len() == 6 && batch.items() == 3);
+    }
+
+    #[test]
+    fn a_shorter_form_of_a_known_letter_leaves_what_was_kept_and_a_removal_has_its_condition() {
+        let past = Some(Past { attempts: 4, first_at: at(50), redriven_at: None });
+        let known = Known { seq_no: 7, primary_term: 2, payload_bytes: 5, past, last_at: Some(at(60)) };
+        let parsed = |known: Option<&Known>, form| {
+            let lines = lines("dead", &letter("a", 0, 1), known, form).expect("JSON");
+            let lines: Vec<Value> = String::from_utf8(lines).expect("text").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            (lines[0].clone(), lines[1].clone())
+        };
+        let (action, source) = parsed(Some(&known), Form::WithoutPayload);
+        assert_eq!(action, json!({"update": {"_index": "dead", "_id": "base-a:0:1", "if_seq_no": 7, "if_primary_term": 2}}));
+        assert_eq!(source["doc"]["attempts"], 5);
+        for field in LEFT_OUT {
+            assert!(source["doc"].get(field).is_none(), "{field}");
+        }
+        let (action, source) = parsed(None, Form::Bare);
+        assert!(action["create"].is_object(), "{action}");
+        assert_eq!((&source["payload_base64"], &source["truncated"], &source["payload_bytes"]), (&Value::Null, &json!(true), &json!(5)));
+        let foreign = Known { past: None, ..known };
+        assert!(parsed(Some(&foreign), Form::Bare).0["index"].is_object());
+        assert_eq!(
+            String::from_utf8(removal("dead", "a:0:1", &foreign)).expect("text"),
+            "{\"delete\":{\"_id\":\"a:0:1\",\"_index\":\"dead\",\"if_primary_term\":2,\"if_seq_no\":7}}\n"
+        );
     }
 
     #[test]
@@ -597,15 +724,15 @@ mod tests {
 
     #[test]
     fn a_look_up_tells_missing_documents_from_missing_answers() {
-        let source = json!({"attempts": 2, "first_at": "1970-01-01T00:00:50.000Z", "redriven_at": null, "payload_bytes": 9});
+        let source = json!({"attempts": 2, "first_at": "1970-01-01T00:00:50.000Z", "last_at": "1970-01-01T00:00:51.000Z", "redriven_at": null, "payload_bytes": 9});
         let found = json!({"_id": "a", "_seq_no": 7, "_primary_term": 2, "found": true, "_source": source});
         let foreign = json!({"_id": "b", "_seq_no": 8, "_primary_term": 2, "found": true, "_source": {}});
         let absent = json!({"_id": "c", "found": false});
         let body = json!({"docs": [found, foreign, absent]}).to_string();
         let past = Past { attempts: 2, first_at: at(50), redriven_at: None };
         let expected = [
-            ("a".to_owned(), Known { seq_no: 7, primary_term: 2, payload_bytes: 9, past: Some(past) }),
-            ("b".to_owned(), Known { seq_no: 8, primary_term: 2, payload_bytes: 0, past: None }),
+            ("a".to_owned(), Known { seq_no: 7, primary_term: 2, payload_bytes: 9, past: Some(past), last_at: Some(at(51)) }),
+            ("b".to_owned(), Known { seq_no: 8, primary_term: 2, payload_bytes: 0, past: None, last_at: None }),
         ];
         assert_eq!(read_known(body.as_bytes(), 3).expect("reads"), expected);
         assert!(read_known(body.as_bytes(), 2).is_err());
@@ -620,7 +747,7 @@ mod tests {
 
     #[test]
     fn what_is_known_adds_only_what_it_grew_by() {
-        let known = |payload_bytes| Known { seq_no: 1, primary_term: 1, payload_bytes, past: None };
+        let known = |payload_bytes| Known { seq_no: 1, primary_term: 1, payload_bytes, past: None, last_at: None };
         let letters = [letter("a", 0, 1), letter("a", 0, 2)];
         assert_eq!(growth(&letters, &HashMap::new()), (2 * (1024 + 5), true));
         let all = HashMap::from([(letters[0].id.clone(), known(100)), (letters[1].id.clone(), known(5))]);
@@ -684,6 +811,7 @@ mod tests {
             let _ = read_letter(&body);
             let _ = read_page(&body);
             let _ = read_count(&body);
+            let _ = read_total(&body);
             // Random bytes confirm nothing.
             let is_refused = Batch::new("i").read(&body).is_err();
             prop_assert!(is_refused);

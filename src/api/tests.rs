@@ -232,9 +232,9 @@ impl Actions for StubActions {
 }
 
 /// Letters in order; the id `broken:0:0` stands for a store that fails.
-struct StubLetters(Vec<DeadLetter>);
+pub(super) struct StubLetters(pub(super) Vec<DeadLetter>);
 
-fn letter(topic: &str, offset: i64, payload: &[u8]) -> DeadLetter {
+pub(super) fn letter(topic: &str, offset: i64, payload: &[u8]) -> DeadLetter {
     DeadLetter {
         id: format!("{topic}:0:{offset}"),
         topic: name(topic),
@@ -889,6 +889,8 @@ async fn a_wrong_method_names_the_right_ones() {
         ("POST", "/healthz", "GET,HEAD"),
         ("POST", "/", "GET,HEAD"),
         ("POST", "/api/v1/topics/orders", "GET,HEAD,PUT,PATCH,DELETE"),
+        ("POST", "/api/v1/dead-letters/orders:0:1", "GET,HEAD,DELETE"),
+        ("GET", "/api/v1/dead-letters/redrive", "POST"),
         ("GET", "/api/v1/topics/orders/pause", "PUT,DELETE"),
     ] {
         let answer = ask(&state(), method, path, &[]).await;

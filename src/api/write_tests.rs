@@ -13,8 +13,10 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::tests::{Answer, assert_declared, assert_problem, name, noon, send, snapshot, source, state as read_state, task};
+use super::tests::{Answer, StubLetters, assert_declared, assert_problem, letter, name, noon, send, snapshot, source, state as read_state, task};
 use super::{ActionError, Actions, ApiState, KafkaTopic, Outlook, Preview, ProblemCode, RestartedPartition, RewindTo, RewoundPartition, document};
+use crate::dead_letters::DeadLetter;
+use crate::dead_letters::redrive::Order;
 use crate::desired::merge::{self, Entry, Inputs, Says};
 use crate::desired::store::local::LocalStore;
 use crate::desired::store::{Author, ChangesQuery, Precondition, PutOutcome, StoreError, StoreView, Stored, TopicStore};
@@ -1003,6 +1005,114 @@ async fn kafkas_topics_are_listed_for_whoever_adds_one() {
     let answer = ask(&down, "GET", "/api/v1/kafka/topics", &[], b"").await;
     assert_problem(&answer, ProblemCode::KafkaUnavailable);
     assert_declared("GET", "/api/v1/kafka/topics", &answer);
+}
+
+/// The API over letters of `filed`, which a source names, and of `gone`, which none does; and the orders that it gives.
+fn letters_bench() -> (Bench, crate::dead_letters::redrive::RedriveOrders) {
+    let mut bench = Bench::new();
+    let without_payload = DeadLetter { payload_base64: None, truncated: true, ..letter("filed", 9, b"x") };
+    let mut letters = vec![letter("filed", 1, b"x"), letter("filed", 2, b"x"), without_payload, letter("gone", 1, b"x")];
+    letters.iter_mut().for_each(|letter| letter.last_at = Timestamp::UNIX_EPOCH);
+    let (redrives, orders) = crate::dead_letters::redrive::queue();
+    bench.state = ApiState { dead_letters: Arc::new(StubLetters(letters)), redrives, ..bench.state };
+    (bench, orders)
+}
+
+const REDRIVE: &str = "/api/v1/dead-letters/redrive";
+const REDRIVE_ONE: &str = "/api/v1/dead-letters/{id}/redrive";
+
+#[tokio::test]
+async fn a_redrive_is_accepted_and_its_order_holds_what_had_died_before() {
+    let (bench, mut orders) = letters_bench();
+    let before = Timestamp::now();
+    let many = bench
+        .ask("POST", &format!("{REDRIVE}?topic=filed&error_type=document_parsing_exception&partition=0&since=1970-01-01T00:00:00Z"), &[], "{}")
+        .await;
+    assert_eq!((many.status, many.json()), (StatusCode::ACCEPTED, json!({"accepted": 3})));
+    assert_declared("POST", REDRIVE, &many);
+    let all = bench.ask("POST", &format!("{REDRIVE}?until=2026-12-31T00:00:00Z"), &[], "").await;
+    assert_eq!(all.json(), json!({"accepted": 4}));
+    let none = bench.ask("POST", &format!("{REDRIVE}?partition=7"), &[], "").await;
+    assert_eq!((none.status, none.json()), (StatusCode::ACCEPTED, json!({"accepted": 0})));
+    let one = bench.ask("POST", "/api/v1/dead-letters/filed:0:2/redrive", &[], "").await;
+    assert_eq!((one.status, one.json()), (StatusCode::ACCEPTED, json!({"accepted": 1})));
+    assert_declared("POST", REDRIVE_ONE, &one);
+
+    assert!(matches!(orders.next().await, Some(Order::One(id)) if id == "filed:0:2"));
+    let Some(Order::Many(query)) = orders.next().await else { panic!("an order of many") };
+    assert_eq!((query.topic, query.partition, query.error_type.as_deref()), (Some(name("filed")), Some(0), Some("document_parsing_exception")));
+    assert!(query.since.is_some() && query.until.is_some_and(|until| until >= before && until <= Timestamp::now()), "{:?}", query.until);
+    let Some(Order::Many(query)) = orders.next().await else { panic!("an order of many") };
+    assert!(query.topic.is_none() && query.until.is_some_and(|until| until <= Timestamp::now()), "{:?}", query.until);
+    drop(bench);
+    assert!(orders.next().await.is_none(), "nothing is ordered where nothing matches");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_problem_of_redrives_and_deletions_is_declared() {
+    let (bench, orders) = letters_bench();
+    let one = |id: &str| format!("/api/v1/dead-letters/{id}/redrive");
+    for (path, template, code) in [
+        (one("filed:0:77"), REDRIVE_ONE, ProblemCode::NotFound),
+        (one("filed:0:9"), REDRIVE_ONE, ProblemCode::PayloadGone),
+        (one("gone:0:1"), REDRIVE_ONE, ProblemCode::TopicNotManaged),
+        (one("broken:0:0"), REDRIVE_ONE, ProblemCode::StoreUnavailable),
+        (one("x"), REDRIVE_ONE, ProblemCode::ValidationFailed),
+        (format!("{}?topic=filed", one("filed:0:1")), REDRIVE_ONE, ProblemCode::InvalidRequest),
+        (format!("{REDRIVE}?topic=gone"), REDRIVE, ProblemCode::TopicNotManaged),
+        (format!("{REDRIVE}?error_type=broken"), REDRIVE, ProblemCode::StoreUnavailable),
+        (format!("{REDRIVE}?limit=5"), REDRIVE, ProblemCode::InvalidRequest),
+        (format!("{REDRIVE}?partition=x"), REDRIVE, ProblemCode::InvalidRequest),
+    ] {
+        let answer = bench.ask("POST", &path, &[], "").await;
+        assert_problem(&answer, code);
+        assert_declared("POST", template, &answer);
+    }
+    let with_fields = bench.ask("POST", REDRIVE, &[], r#"{"topic":"filed"}"#).await;
+    assert_problem(&with_fields, ProblemCode::InvalidRequest);
+    assert_declared("POST", REDRIVE, &with_fields);
+    let cross_site = bench.ask("POST", REDRIVE, &[("sec-fetch-site", "cross-site")], "").await;
+    assert_problem(&cross_site, ProblemCode::Forbidden);
+    assert_declared("POST", REDRIVE, &cross_site);
+
+    // A flood is told to wait, and a stopping instance says so.
+    while bench.ask("POST", REDRIVE, &[], "").await.status == StatusCode::ACCEPTED {}
+    let busy = bench.ask("POST", REDRIVE, &[], "").await;
+    assert_problem(&busy, ProblemCode::RateLimited);
+    assert_declared("POST", REDRIVE, &busy);
+    assert_eq!(busy.header("retry-after"), "1");
+    drop(orders);
+    for (path, template) in [(REDRIVE.to_owned(), REDRIVE), (one("filed:0:1"), REDRIVE_ONE)] {
+        let stopping = bench.ask("POST", &path, &[], "").await;
+        assert_problem(&stopping, ProblemCode::ShuttingDown);
+        assert_declared("POST", template, &stopping);
+    }
+
+    let template = "/api/v1/dead-letters/{id}";
+    let deleted = bench.ask("DELETE", "/api/v1/dead-letters/gone:0:1", &[], "").await;
+    assert_eq!((deleted.status, deleted.body.len()), (StatusCode::NO_CONTENT, 0));
+    assert_declared("DELETE", template, &deleted);
+    for (id, code) in [
+        ("filed:0:77", ProblemCode::NotFound),
+        ("broken:0:0", ProblemCode::StoreUnavailable),
+        ("silent:0:0", ProblemCode::OutcomeUnknown),
+        ("x", ProblemCode::ValidationFailed),
+    ] {
+        let answer = bench.ask("DELETE", &format!("/api/v1/dead-letters/{id}"), &[], "").await;
+        assert_problem(&answer, code);
+        assert_declared("DELETE", template, &answer);
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_before_the_first_list_does_not_call_a_topic_unmanaged() {
+    let (bench, _orders) = letters_bench();
+    let state = ApiState { desired: watch::channel(None).1, ..bench.state.clone() };
+    for (path, template) in [(REDRIVE, REDRIVE), ("/api/v1/dead-letters/filed:0:1/redrive", REDRIVE_ONE)] {
+        let answer = ask(&state, "POST", path, &[], b"").await;
+        assert_problem(&answer, ProblemCode::StoreUnavailable);
+        assert_declared("POST", template, &answer);
+    }
 }
 
 #[tokio::test]

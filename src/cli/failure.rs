@@ -127,6 +127,11 @@ impl Refusal {
         })
     }
 
+    /// Whether there is no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == "not-found"
+    }
+
     fn exit_code(&self) -> u8 {
         match (self.status, self.code.as_str()) {
             (Some(404), _) | (None, "not-found") => 4,

@@ -1,12 +1,19 @@
-//! Dead letters: the list.
+//! Dead letters: the list, one of them, sending them again, and deleting them.
+//!
+//! Guarantees that nothing is deleted, and not all is sent again, which was not named one by one or confirmed by `--yes` or at a terminal.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use reqwest::Method;
 
-use super::client::LETTERS;
+use super::client::{LETTERS, Request};
 use super::document::Document;
 use super::failure::Failure;
-use super::{Connection, Context, given};
+use super::output::{self, tell};
+use super::{Connection, Context, counted, given};
+use crate::table::Table;
 use crate::topic::TopicName;
 
 /// The command `dead-letters`.
@@ -25,6 +32,25 @@ enum LettersCommand {
         after_long_help = "Keys and payloads are in `-o json` and `-o yaml`, cut at 4 KiB.\nExamples:\n  drover dead-letters list --topic orders\n  drover dead-letters list --error-type document_parsing_exception -o json"
     )]
     List(LettersFilter),
+    /// Shows one dead letter, whole
+    #[command(after_long_help = "Example:\n  drover dead-letters get HK2wYQabcdefghijklmnop:3:123")]
+    Get(IdArgs),
+    /// Sends dead letters again: formatted by the topic's spec of today, under the same id; what succeeds is gone from the list
+    #[command(
+        after_long_help = "The server goes on after the answer; look with `drover dead-letters list` at what is left.\nExamples:\n  drover dead-letters redrive HK2wYQabcdefghijklmnop:3:123\n  drover dead-letters redrive --topic orders --error-type strict_dynamic_mapping_exception\n  drover dead-letters redrive --all --yes"
+    )]
+    Redrive(Chosen),
+    /// Deletes dead letters; their records are then in Kafka only, as long as that keeps them
+    #[command(
+        after_long_help = "Examples:\n  drover dead-letters delete HK2wYQabcdefghijklmnop:3:123\n  drover dead-letters delete --topic orders --until 2026-01-31T00:00:00Z"
+    )]
+    Delete(Chosen),
+}
+
+#[derive(Debug, Args)]
+struct IdArgs {
+    /// The letter's id
+    id: String,
 }
 
 #[derive(Debug, Args)]
@@ -46,18 +72,72 @@ struct LettersFilter {
     until: Option<Timestamp>,
 }
 
+/// Letters: by id, by filters, or all.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Ids of letters
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: LettersFilter,
+    /// Every letter there is
+    #[arg(long)]
+    all: bool,
+    /// Does it without asking
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// What was chosen.
+enum Choice {
+    Ids(Vec<String>),
+    Filters(Vec<(&'static str, String)>),
+    All,
+}
+
+impl LettersFilter {
+    fn query(self) -> Vec<(&'static str, String)> {
+        given([
+            ("topic", self.topic.map(|topic| topic.to_string())),
+            ("partition", self.partition.map(|partition| partition.to_string())),
+            ("error_type", self.error_type),
+            ("since", self.since.map(|time| time.to_string())),
+            ("until", self.until.map(|time| time.to_string())),
+        ])
+    }
+}
+
+impl Chosen {
+    fn choice(self) -> Result<Choice, Failure> {
+        let filters = self.filter.query();
+        match (self.ids.is_empty(), filters.is_empty(), self.all) {
+            (false, true, false) => Ok(Choice::Ids(self.ids)),
+            (true, false, false) => Ok(Choice::Filters(filters)),
+            (true, true, true) => Ok(Choice::All),
+            _ => Err(Failure::Usage("say which letters: by their ids, by filters such as --topic, or --all".to_owned())),
+        }
+    }
+}
+
 pub(super) async fn run(arguments: LettersArgs) -> Result<(), Failure> {
     let context = Context::new(arguments.connection)?;
-    let LettersCommand::List(filter) = arguments.command;
-    let query = given([
-        ("topic", filter.topic.map(|topic| topic.to_string())),
-        ("partition", filter.partition.map(|partition| partition.to_string())),
-        ("error_type", filter.error_type),
-        ("since", filter.since.map(|time| time.to_string())),
-        ("until", filter.until.map(|time| time.to_string())),
-    ]);
-    let columns = ["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"];
-    context.list(&LETTERS, &query, columns, row).await
+    match arguments.command {
+        LettersCommand::List(filter) => {
+            let columns = ["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"];
+            context.list(&LETTERS, &filter.query(), columns, row).await
+        }
+        LettersCommand::Get(letter) => {
+            let document = context.client.get(&path(&letter.id, None), LETTERS.marks).await?;
+            context.printer.show(&document, details)
+        }
+        LettersCommand::Redrive(chosen) => redrive(&context, chosen).await,
+        LettersCommand::Delete(chosen) => delete(&context, chosen).await,
+    }
+}
+
+/// The path of a letter, and of what is below it.
+fn path<'a>(id: &'a str, below: Option<&'a str>) -> Vec<&'a str> {
+    LETTERS.path.iter().copied().chain([id]).chain(below).collect()
 }
 
 fn row(letter: &Document) -> [String; 10] {
@@ -73,4 +153,134 @@ fn row(letter: &Document) -> [String; 10] {
         letter.time("last_at"),
         letter.cell("error.reason"),
     ]
+}
+
+/// One letter, field by field; key and payload as text where they are text.
+fn details(letter: &Document) -> Table {
+    let mut table = Table::new(&["FIELD", "VALUE"]);
+    for (label, field) in [
+        ("id", "id"),
+        ("topic", "topic"),
+        ("partition", "partition"),
+        ("offset", "offset"),
+        ("timestamp", "timestamp"),
+        ("index", "index"),
+        ("cause", "cause"),
+        ("error", "error.type"),
+        ("status", "error.status"),
+        ("reason", "error.reason"),
+        ("attempts", "attempts"),
+        ("first died", "first_at"),
+        ("last died", "last_at"),
+        ("last redrive that failed", "redriven_at"),
+        ("payload bytes", "payload_bytes"),
+    ] {
+        table.row([label.to_owned(), letter.cell(field)]);
+    }
+    for (label, field) in [("key", "key_base64"), ("payload", "payload_base64")] {
+        if let Some(encoded) = letter.text(field) {
+            let (suffix, shown) = as_text(encoded);
+            table.row([format!("{label}{suffix}"), shown]);
+        }
+    }
+    if *letter.at("truncated") == Document::Flag(true) {
+        table.row(["payload".to_owned(), "not kept: too large for the store".to_owned()]);
+    }
+    table
+}
+
+/// Base64 as the text that it holds, and what to say about it.
+fn as_text(encoded: &str) -> (&'static str, String) {
+    let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.map_or_else(|| (" in base64", encoded.to_owned()), |text| ("", text))
+}
+
+async fn redrive(context: &Context, chosen: Chosen) -> Result<(), Failure> {
+    let is_sure = chosen.yes;
+    let mut accepted: i64 = 0;
+    match chosen.choice()? {
+        Choice::Ids(ids) => {
+            for id in &ids {
+                accepted += order(context, &path(id, Some("redrive")), Vec::new()).await?;
+            }
+        }
+        Choice::Filters(filters) => accepted = order(context, &[LETTERS.path, &["redrive"]].concat(), filters).await?,
+        Choice::All => {
+            confirm(is_sure, || "send every dead letter again?".to_owned(), "nothing was sent")?;
+            accepted = order(context, &[LETTERS.path, &["redrive"]].concat(), Vec::new()).await?;
+        }
+    }
+    let letters = counted(usize::try_from(accepted).unwrap_or(0), "dead letter");
+    tell(&format!("{letters} will be sent again; `drover dead-letters list` shows what is left"));
+    let document = serde_json::from_value(serde_json::json!({ "accepted": accepted })).unwrap_or(Document::Null);
+    context.printer.show(&document, |document| {
+        let mut table = Table::new(&["ACCEPTED"]);
+        table.row([document.cell("accepted")]);
+        table
+    })
+}
+
+/// Asks for a redrive; how many letters were accepted.
+async fn order(context: &Context, route: &[&str], filters: Vec<(&'static str, String)>) -> Result<i64, Failure> {
+    let answer = context.client.send(Request::new(Method::POST, route).query(filters)).await?;
+    let accepted = answer.document.and_then(|document| document.number("accepted"));
+    accepted.ok_or_else(|| context.client.not_drover("a redrive without a number of accepted letters".to_owned()))
+}
+
+async fn delete(context: &Context, chosen: Chosen) -> Result<(), Failure> {
+    let is_sure = chosen.yes;
+    let filters = match chosen.choice()? {
+        Choice::Ids(ids) => {
+            for id in &ids {
+                context.client.send(Request::new(Method::DELETE, &path(id, None))).await?;
+            }
+            tell(&format!("deleted {}", counted(ids.len(), "dead letter")));
+            return Ok(());
+        }
+        Choice::Filters(filters) => filters,
+        Choice::All => Vec::new(),
+    };
+    must_be_asked(is_sure)?;
+    let mut ids = Vec::new();
+    let gather = |page: Document| {
+        ids.extend(page.items("items").iter().map(|letter| letter.cell("id")));
+        Ok(())
+    };
+    context.client.pages(&LETTERS, &filters, gather).await?;
+    if ids.is_empty() {
+        tell("there is no such dead letter");
+        return Ok(());
+    }
+    let question = || format!("delete {}? their records are then in Kafka only, as long as that keeps them", counted(ids.len(), "dead letter"));
+    confirm(is_sure, question, "nothing was deleted")?;
+    let mut deleted = 0;
+    for id in &ids {
+        match context.client.send(Request::new(Method::DELETE, &path(id, None))).await {
+            Ok(_) => deleted += 1,
+            // A redrive was quicker.
+            Err(Failure::Refused(refusal)) if refusal.is_not_found() => {}
+            Err(failure) => {
+                tell(&format!("deleted {} of {}", deleted, counted(ids.len(), "dead letter")));
+                return Err(failure);
+            }
+        }
+    }
+    tell(&format!("deleted {}", counted(deleted, "dead letter")));
+    Ok(())
+}
+
+/// A failure where nobody can be asked.
+fn must_be_asked(is_sure: bool) -> Result<(), Failure> {
+    if is_sure || output::is_at_terminal() {
+        return Ok(());
+    }
+    Err(Failure::Usage("this concerns many dead letters: look with `drover dead-letters list`, then repeat with --yes".to_owned()))
+}
+
+fn confirm(is_sure: bool, question: impl FnOnce() -> String, otherwise: &str) -> Result<(), Failure> {
+    must_be_asked(is_sure)?;
+    if is_sure || output::is_confirmed(&format!("{} [y/N] ", question())) {
+        return Ok(());
+    }
+    Err(Failure::Failed(otherwise.to_owned()))
 }

@@ -111,6 +111,22 @@ pub(super) fn tell_lines(lines: &str) {
     let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
 
+/// Whether someone can be asked.
+pub(super) fn is_at_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks at the terminal; everything but a yes is a no.
+pub(super) fn is_confirmed(question: &str) -> bool {
+    tell_lines(&crate::table::escape(question));
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    if read.is_err() || !answer.ends_with('\n') {
+        tell("");
+    }
+    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

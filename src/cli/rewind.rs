@@ -2,8 +2,6 @@
 //!
 //! Guarantees that nothing is moved which was not confirmed by `--yes` or at a terminal, after the numbers of a dry run.
 
-use std::io::{self, IsTerminal as _};
-
 use clap::Args;
 use jiff::Timestamp;
 use reqwest::Method;
@@ -12,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::client::{PARTITION, Request};
 use super::document::Document;
 use super::failure::Failure;
-use super::output::{tell, tell_lines};
+use super::output::{is_at_terminal, is_confirmed, tell_lines};
 use super::{Context, counted, topics};
 use crate::table::Table;
 use crate::topic::TopicName;
@@ -68,7 +66,7 @@ impl Target {
 
 pub(super) async fn run(context: &Context, arguments: &RewindArgs) -> Result<(), Failure> {
     let asks = !arguments.dry_run && !arguments.yes;
-    if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if asks && !is_at_terminal() {
         let message = "a rewind makes drover index records again or skip some: look with --dry-run, then repeat with --yes";
         return Err(Failure::Usage(message.to_owned()));
     }
@@ -137,17 +135,6 @@ fn question(name: &TopicName, foreseen: &Document) -> String {
     }
     let effect = if parts.is_empty() { "no record is affected".to_owned() } else { parts.join(", ") };
     format!("move {} of {name}? {effect} [y/N] ", counted(rows.len(), "partition"))
-}
-
-/// Asks at the terminal; everything but a yes is a no.
-fn is_confirmed(question: &str) -> bool {
-    tell_lines(&crate::table::escape(question));
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    if read.is_err() || !answer.ends_with('\n') {
-        tell("");
-    }
-    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! ends no other. Letters come in pages of bounded size, outside of the pipeline's memory budget. An order of many letters takes those that match when it was given, each once. Owns what is done
 //! with each letter. Does not touch offsets: between documents there is no order. A topic that is paused is not in the way, since a redrive is someone's explicit act.
 //!
-//! What is left as it was, and told in the log: a letter whose topic no source names any more, one without its whole payload, and, when the sink does not answer for [`PATIENCE`], this letter and the rest
+//! What is left as it was, and told in the log: a letter whose topic no source names any more, one without its whole payload, and, when the sink does not answer for `PATIENCE`, this letter and the rest
 //! of the order. A record's headers are not in a letter, so that the `kafka` object of a redriven document has none. After a restart of the process orders are forgotten, and nothing else.
 
 use std::panic::AssertUnwindSafe;

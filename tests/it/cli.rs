@@ -216,6 +216,16 @@ fn fixed() -> Server {
         ("GET /api/v1/events?limit=1000", Scripted::file("events.json")),
         ("GET /api/v1/events?limit=100", Scripted::file("events.json")),
         ("GET /api/v1/dead-letters?limit=1000", Scripted::file("dead-letters.json")),
+        ("GET /api/v1/dead-letters?topic=orders&limit=1000", Scripted::file("dead-letters.json")),
+        ("GET /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123", Scripted::file("dead-letter.json")),
+        ("POST /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123/redrive", Scripted::json(202, r#"{"accepted":1}"#)),
+        ("POST /api/v1/dead-letters/redrive?topic=orders&error_type=e", Scripted::json(202, r#"{"accepted":2}"#)),
+        ("POST /api/v1/dead-letters/redrive", Scripted::json(202, r#"{"accepted":1000}"#)),
+        (
+            "DELETE /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123",
+            Scripted { status: 204, media_type: "text/plain", headers: "", body: String::new() },
+        ),
+        ("DELETE /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:9", Scripted::problem(404, "not-found", "[]")),
         ("GET /api/v1/sources", Scripted::file("sources.json")),
         ("POST /api/v1/sources/etcd/confirm", Scripted { status: 202, ..Scripted::file("sources.json") }),
     ])
@@ -240,6 +250,10 @@ fn a_table_that_loses_a_column_or_lets_a_control_character_through_differs() {
         ("events.txt", "events"),
         ("events-newest.txt", "events -n 1"),
         ("dead-letters.txt", "dead-letters list"),
+        ("dead-letters-get.txt", "dead-letters get HK2wYQabcdefghijklmnop:3:123"),
+        ("dead-letters-redrive.txt", "dead-letters redrive --topic orders --error-type e"),
+        ("dead-letters-redrive-all.txt", "dead-letters redrive --all --yes"),
+        ("dead-letters-delete.txt", "dead-letters delete --topic orders --yes"),
         ("sources.txt", "sources"),
         ("sources-confirm.txt", "sources confirm etcd"),
     ] {
@@ -303,6 +317,43 @@ fn a_change_sends_what_was_given_and_nothing_else() {
             r#"POST /api/v1/topics/orders/rewind?dry_run=true {"to":{"timestamp":"2026-01-31T00:00:00Z"}}"#,
         ]
     );
+}
+
+#[test]
+fn dead_letters_that_nobody_chose_or_confirmed_stay() {
+    let id = "HK2wYQabcdefghijklmnop:3:123";
+    // Named one by one they need no confirmation.
+    let server = fixed();
+    let redriven: Value = serde_json::from_str(&ok(&server.url(), &["dead-letters", "redrive", id, id, "-o", "json"])).expect("JSON");
+    assert_eq!(redriven, serde_json::json!({"accepted": 2}));
+    ok(&server.url(), &["dead-letters", "delete", id]);
+    let (redrive, delete) = (format!("POST /api/v1/dead-letters/{id}/redrive"), format!("DELETE /api/v1/dead-letters/{id}"));
+    assert_eq!(server.asked(), [redrive.as_str(), &redrive, &delete]);
+
+    let server = fixed();
+    for words in
+        ["delete", "redrive", "delete --all x", "redrive --topic a --all", "delete --topic a x", "redrive --all", "delete --all", "delete --topic a"]
+    {
+        let arguments: Vec<&str> = ["dead-letters"].into_iter().chain(words.split(' ')).collect();
+        let output = drover(&server.url(), &arguments);
+        assert_eq!(code(&output), 2, "{words}: {output:?}");
+    }
+    assert_eq!(server.asked(), Vec::<String>::new());
+    assert_eq!(code(&drover(&server.url(), &["dead-letters", "delete", "HK2wYQabcdefghijklmnop:3:9"])), 4);
+
+    for (typed, expected, requests) in [("n\n", 1, 1), ("\u{4}", 1, 1), ("y\n", 0, 3)] {
+        let server = fixed();
+        let (code, shown) = at_terminal(command(&server.url(), &["dead-letters", "delete", "--all"]), typed);
+        assert_eq!((code, server.asked().len()), (expected, requests), "{typed:?}: {shown}");
+        assert!(shown.contains("delete 2 dead letters? their records are then in Kafka only, as long as that keeps them [y/N]"), "{shown}");
+    }
+    for (typed, expected, requests) in [("n\n", 1, 0), ("y\n", 0, 1)] {
+        let server = fixed();
+        let (code, shown) = at_terminal(command(&server.url(), &["dead-letters", "redrive", "--all"]), typed);
+        assert_eq!((code, server.asked().len()), (expected, requests), "{typed:?}: {shown}");
+    }
+    let gone = refused(Scripted::problem(409, "payload-gone", "[]"), &["dead-letters", "redrive", id]);
+    assert_eq!(gone.0, 5, "{gone:?}");
 }
 
 #[test]
@@ -603,6 +654,7 @@ fn every_command_has_a_summary_and_an_example() {
         (&[][..], &["status", "topics", "tasks", "events", "dead-letters", "sources", "replay", "healthcheck", "openapi", "completions"][..]),
         (&["topics"], &["list", "get", "add", "remove", "pause", "resume", "restart", "rewind"]),
         (&["tasks"], &["get", "restart"]),
+        (&["dead-letters"], &["list", "get", "redrive", "delete"]),
     ] {
         let summary = help(parent);
         for command in commands {
@@ -619,6 +671,9 @@ fn every_command_has_a_summary_and_an_example() {
         "tasks restart",
         "events",
         "dead-letters list",
+        "dead-letters get",
+        "dead-letters redrive",
+        "dead-letters delete",
         "sources confirm",
         "healthcheck",
         "completions",

@@ -1,5 +1,7 @@
 //! The dead-letter store in a real Elasticsearch: the contract that every store has, and what only a server can do to it.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,9 +12,15 @@ use drover::dead_letters::suite::{self, letter, name, pages, query, with_payload
 use drover::dead_letters::{DeadLetter, DeadLetters, Error, Query};
 use serde_json::{Value, json};
 
+use crate::harness::checker::{Evidence, Generation, assert_kept};
+use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::Elasticsearch;
+use crate::harness::producer::{Producer, Record};
 use crate::harness::servers;
+use crate::main_job;
 
+/// More than a catch-up, or a redrive, of a thousand records takes on two busy cores.
+const CAUGHT_UP: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(30);
 /// Between two looks at a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -264,4 +272,147 @@ async fn what_others_wrote_counts_and_room_that_they_make_is_noticed() {
     wait_for_put(&other, large(2)).await;
     assert_eq!(other.bytes(), 21_024);
     server.delete_index("letters-full");
+}
+
+/// An address before the server that answers 413 to bodies of more than `longest` bytes, as a proxy with a limit does.
+fn narrow(server: &Elasticsearch, longest: usize) -> String {
+    let upstream = server.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that goes away is none of the test's business.
+            let _ = pass_on(stream, &upstream, longest);
+        }
+    });
+    url
+}
+
+fn pass_on(mut client: TcpStream, upstream: &str, longest: usize) -> std::io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut head = String::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        assert!(!lower.starts_with("transfer-encoding:"), "{line}");
+        if line.trim().is_empty() {
+            break;
+        }
+        if !lower.starts_with("connection:") {
+            head.push_str(&line);
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    if length > longest {
+        return client.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: 8\r\n\r\n<html>\r\n");
+    }
+    let mut server = TcpStream::connect(upstream)?;
+    server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
+    server.write_all(&body)?;
+    std::io::copy(&mut server, &mut client)?;
+    Ok(())
+}
+
+/// Bytes that do not become fewer when they are compressed.
+fn noise(length: u32) -> Vec<u8> {
+    (0..length).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8 ^ (number.wrapping_mul(40_503) >> 7) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_letter_too_large_for_a_proxy_is_kept_without_its_payload_and_one_that_was_kept_loses_nothing() {
+    let servers = servers::together();
+    let server = &servers.elasticsearch;
+    server.delete_index("letters-large");
+    let kept = with_payload(letter("a", 0, 1), &noise(80_000));
+    store(server, "letters-large").put(vec![kept.clone()]).await.expect("kept");
+
+    let config = ElasticsearchConfig { urls: vec![narrow(server, 10_000)], ..configuration(server) };
+    let behind = ElasticsearchDeadLetters::new(&config, "letters-large", 1 << 30).expect("a store");
+    let large = with_payload(letter("a", 0, 2), &noise(90_000));
+    let again = DeadLetter { last_at: suite::at(300), ..kept.clone() };
+    behind.put(vec![again.clone(), large.clone(), letter("a", 0, 3)]).await.expect("kept");
+
+    let found = store(server, "letters-large").list(query()).await.expect("lists");
+    let expected = [DeadLetter { attempts: 2, ..again }, DeadLetter { payload_base64: None, truncated: true, ..large }, letter("a", 0, 3)];
+    assert!(found == expected, "{:?}", found.iter().map(|letter| (letter.offset, letter.attempts, letter.truncated)).collect::<Vec<_>>());
+    server.delete_index("letters-large");
+}
+
+#[test]
+fn a_mended_mapping_and_a_redrive_bring_every_local_letter_into_the_index() {
+    mended_and_redriven("local", "redrive-local");
+}
+
+#[test]
+fn a_mended_mapping_and_a_redrive_bring_every_letter_of_an_index_into_the_index() {
+    mended_and_redriven("elasticsearch", "redrive-index");
+}
+
+/// A thousand records that the mapping refuses become documents once it is mended, by one redrive with a filter; a record that it still refuses stays a letter and says so.
+fn mended_and_redriven(store: &str, topic: &str) {
+    let servers = servers::together();
+    let (kafka, sink) = (&servers.kafka, &servers.elasticsearch);
+    kafka.create_topic(topic, 3);
+    sink.delete_index(&format!("letters-{topic}"));
+    sink.create_strict_index(topic, &json!({"number": {"type": "long"}}));
+    let producer = Producer::new(kafka);
+    for number in 0..1_011 {
+        let value = match number {
+            0..1_000 => format!(r#"{{"number":{number},"unknown":true}}"#),
+            1_000 => r#"{"number":"not a number"}"#.to_owned(),
+            _ => format!(r#"{{"number":{number}}}"#),
+        };
+        producer.send(Record::new(topic, value.as_bytes()).to(number % 3));
+    }
+    producer.flush();
+    let topics = format!("  - {{topic: {topic}, format: json}}");
+    let config = format!("{}dead_letters: {{store: {store}, index: letters-{topic}}}\n", main_job::config(kafka, sink, topic, &topics));
+    let mut drover = Drover::start(&config, &[]);
+    drover.wait_caught_up(topic, CAUGHT_UP);
+    assert_eq!(drover.letters().len(), 1_001);
+
+    // Nothing is mended yet: the try is told, and nothing is lost.
+    let refused = "strict_dynamic_mapping_exception";
+    let first = drover.get(&format!("/api/v1/dead-letters?topic={topic}&error_type={refused}&limit=1"))["items"][0].clone();
+    let path = format!("/api/v1/dead-letters/{}", first["id"].as_str().expect("an id"));
+    let accepted = drover.post(&format!("{path}/redrive"), None);
+    assert_eq!((accepted.status, accepted.json()), (202, json!({"accepted": 1})));
+    let failed = drover.wait_for("the failed try is told", SOON, |drover| Some(drover.get(&path)).filter(|letter| !letter["redriven_at"].is_null()));
+    assert_eq!((&failed["attempts"], &failed["error"]["type"], &failed["first_at"]), (&json!(2), &json!(refused), &first["first_at"]));
+    assert!(failed["last_at"].as_str() > first["last_at"].as_str() && failed["payload_base64"] == first["payload_base64"], "{failed}");
+
+    sink.request("PUT", &format!("/{topic}/_mapping"), Some(&json!({"properties": {"unknown": {"type": "boolean"}}}))).ok();
+    // A paused topic is redriven too.
+    assert_eq!(drover.put(&format!("/api/v1/topics/{topic}/pause"), &json!({})).status, 200);
+    let accepted = drover.post(&format!("/api/v1/dead-letters/redrive?topic={topic}&error_type={refused}"), None);
+    assert_eq!((accepted.status, accepted.json()), (202, json!({"accepted": 1_000})));
+    drover.wait_for("every letter that the mapping takes now is gone", CAUGHT_UP, |drover| (drover.letters().len() == 1).then_some(()));
+    sink.refresh(topic);
+    assert_eq!(sink.count(topic), 1_010);
+
+    let accepted = drover.post("/api/v1/dead-letters/redrive", None);
+    assert_eq!((accepted.status, accepted.json()), (202, json!({"accepted": 1})));
+    let left = drover.wait_for("what is refused still says so", SOON, |drover| {
+        let letter = drover.get("/api/v1/dead-letters")["items"][0].clone();
+        (!letter["redriven_at"].is_null()).then_some(letter)
+    });
+    assert_eq!((&left["error"]["type"], &left["attempts"]), (&json!(sink.product().parsing_error()), &json!(2)));
+
+    let ledger = producer.ledger();
+    let id = kafka.topic_id(topic);
+    let generation = Generation { committed: kafka.committed(topic, topic), ..Generation::new(topic, &id, &ledger.acked) };
+    let documents = sink.scan(topic);
+    assert_kept(&Evidence { generations: &[generation], unknown: &ledger.unknown, documents: &documents, letters: &drover.letters() });
+
+    let path = format!("/api/v1/dead-letters/{}", left["id"].as_str().expect("an id"));
+    assert_eq!((drover.delete(&path).status, drover.delete(&path).status), (204, 404));
+    assert_eq!(drover.letters().len(), 0);
+    assert_eq!(drover.post(&format!("{path}/redrive"), None).status, 404);
+    sink.delete_index(&format!("letters-{topic}"));
 }

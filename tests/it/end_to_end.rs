@@ -502,6 +502,39 @@ fn a_mapping_error_of_one_record_stops_neither_its_batch_nor_its_partition() {
 }
 
 #[test]
+fn a_dead_letter_that_is_redriven_is_one_document_and_no_letter_any_more() {
+    let mut world = World::new(&[("orders", 1), ("others", 1)]);
+    world.configure("[{topic: orders, format: json}, {topic: others, format: json}]");
+    world.stub.script(|_| stub::Answer::item_error("poison", 400, "document_parsing_exception", "failed to parse field [n]"));
+    world.produce("orders", 0, [r#"{"n":"poison 0"}"#, r#"{"n":"poison 1"}"#, r#"{"n":2}"#]);
+    world.produce("others", 0, [r#"{"n":"poison 0"}"#]);
+    let app = world.start();
+    world.await_caught_up(&app, "orders");
+    world.await_caught_up(&app, "others");
+    assert_eq!(app.letters().len(), 3);
+
+    // Still refused: the letter says when it was tried.
+    assert_eq!(app.post("/api/v1/dead-letters/orders:0:0/redrive", "").status, 202);
+    let tried = wait_until("the try that failed is told", SOON, || {
+        Some(app.get("/api/v1/dead-letters/orders:0:0")).filter(|letter| !letter["redriven_at"].is_null())
+    });
+    assert_eq!((&tried["attempts"], &tried["redriven_at"]), (&2.into(), &tried["last_at"]));
+
+    world.stub.heal();
+    let accepted = app.post("/api/v1/dead-letters/redrive?topic=orders", "");
+    assert_eq!((accepted.status, accepted.json()["accepted"].as_u64()), (202, Some(2)));
+    wait_until("both are gone", SOON, || (app.letters().len() == 1).then_some(()));
+    assert_eq!(world.indexed("orders"), world.broker.ids("orders"));
+    assert_eq!(app.letters()[0]["id"], "others:0:0");
+    assert_eq!(app.send("DELETE", "/api/v1/dead-letters/others:0:0", "").status, 204);
+    assert_eq!(app.letters(), Vec::<Value>::new());
+    let info = app.get("/api/v1/info");
+    let part = info["components"].as_array().and_then(|parts| parts.iter().find(|part| part["name"] == "redrive").cloned());
+    assert_eq!(part.map(|part| part["state"].clone()), Some("running".into()));
+    assert_eq!(world.stop(app).0, End::Clean);
+}
+
+#[test]
 fn a_closed_index_parks_its_topic_and_no_other() {
     let mut world = World::new(&[("closed", 2), ("open", 2)]);
     world.configure("[{topic: closed, format: json}, {topic: open, format: json}]");

@@ -34,6 +34,7 @@
 //! | from a record to a document; when a record counts as settled | [`pipeline`] |
 //! | bulk requests, what each answer means; files instead of a server | [`sink`] |
 //! | records that nobody will take | [`dead_letters`] |
+//! | sending them again | [`pipeline::redrive`] |
 //! | states, health, reasons, the snapshot | [`status`] |
 //! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |

@@ -315,8 +315,12 @@ fn pass_on(mut client: TcpStream, upstream: &str, longest: usize) -> std::io::Re
     let mut server = TcpStream::connect(upstream)?;
     server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
     server.write_all(&body)?;
-    std::io::copy(&mut server, &mut client)?;
-    Ok(())
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    // The client must not send its next request on this connection.
+    let status_end = answer.windows(2).position(|pair| pair == b"\r\n").expect("a status line");
+    let (status, rest) = answer.split_at(status_end);
+    client.write_all(&[status, b"\r\nconnection: close", rest].concat())
 }
 
 /// Bytes that do not become fewer when they are compressed.

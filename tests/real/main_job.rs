@@ -239,7 +239,7 @@ pub(crate) fn refused_for_good(kafka: &Kafka, sink: &Elasticsearch, topic: &str)
         };
         producer.send(Record::new(topic, value.as_bytes()).to(number % 2));
     }
-    producer.send(Record { topic: topic, partition: Some(0), key: Some(b"gone"), ..Record::default() });
+    producer.send(Record { topic, partition: Some(0), key: Some(b"gone"), ..Record::default() });
     producer.flush();
     let mut drover = Drover::start(&config(kafka, sink, topic, &format!("  - {{topic: {topic}, format: json}}")), &[]);
     drover.wait_caught_up(topic, CAUGHT_UP);

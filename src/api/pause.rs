@@ -38,7 +38,7 @@ problems!(PauseProblems: InvalidRequest Forbidden NotFound NotAcceptable Payload
 
 /// Pauses a topic
 ///
-/// Works on the topics of every source. Tasks finish what they hold and stop at their watermark; nothing is lost. A pause that is laid again replaces reason and end and keeps
+/// Works on the topics of every source. Tasks stop at their watermark; what they held and had not settled is read again when the topic is resumed, under the same ids. A pause that is laid again replaces reason and end and keeps
 /// `since_at`. The body may be empty.
 #[utoipa::path(
     put,

@@ -40,8 +40,8 @@ pub(super) const DRY_RUN: Marks = &["valid", "would"];
 /// One of the API's lists.
 #[derive(Debug)]
 pub(super) struct List {
-    path: &'static [&'static str],
-    marks: Marks,
+    pub(super) path: &'static [&'static str],
+    pub(super) marks: Marks,
 }
 
 pub(super) const TOPICS: List = List { path: &["api", "v1", "topics"], marks: TOPIC };

@@ -80,8 +80,17 @@ impl fmt::Display for ErrorText<'_> {
     }
 }
 
+/// Which operations a request had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// `index` and `create`, the only ones that write documents.
+    Documents,
+    /// `update` and `delete` too: dead letters are changed and removed.
+    Any,
+}
+
 /// Reads the answer (status 200) to a request of `expected` items.
-pub(crate) fn read(body: &[u8], expected: usize) -> Reading<'_> {
+pub(crate) fn read(body: &[u8], expected: usize, sent: Sent) -> Reading<'_> {
     if is_plain_success(body, expected) {
         return Reading::AllWell;
     }
@@ -91,6 +100,9 @@ pub(crate) fn read(body: &[u8], expected: usize) -> Reading<'_> {
     };
     if answer.items.count != expected {
         return Reading::Unusable(format!("the answer has {} items for {expected} that were sent", answer.items.count));
+    }
+    if sent == Sent::Documents && answer.items.changes > 0 {
+        return Reading::Unusable(format!("the answer has {} items for operations that were not sent", answer.items.changes));
     }
     match (answer.errors, answer.items.failures.is_empty()) {
         (false, true) => Reading::AllWell,
@@ -185,6 +197,8 @@ struct RefusalAnswer<'a> {
 /// Only failures are kept: one failed item must not cost memory for the thousands beside it.
 struct Items<'a> {
     count: usize,
+    /// Those of `update` and `delete`.
+    changes: usize,
     failures: Vec<Failure<'a>>,
 }
 
@@ -204,8 +218,9 @@ impl<'de> Visitor<'de> for ItemsVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Items<'de>, A::Error> {
-        let mut items = Items { count: 0, failures: Vec::new() };
+        let mut items = Items { count: 0, changes: 0, failures: Vec::new() };
         while let Some(item) = sequence.next_element::<ItemAnswer<'de>>()? {
+            items.changes += usize::from(matches!(item, ItemAnswer::Update(_) | ItemAnswer::Delete(_)));
             items.failures.extend(item.into_failure(items.count));
             items.count += 1;
         }
@@ -220,7 +235,7 @@ enum ItemAnswer<'a> {
     Index(ItemResult<'a>),
     #[serde(borrow)]
     Create(ItemResult<'a>),
-    /// Documents are never changed in parts or removed; dead letters are.
+    /// See [`Sent::Any`].
     #[serde(borrow)]
     Update(ItemResult<'a>),
     #[serde(borrow)]
@@ -291,7 +306,7 @@ mod tests {
     }
 
     fn is_unusable(body: &str, expected: usize) -> bool {
-        matches!(read(body.as_bytes(), expected), Reading::Unusable(_))
+        matches!(read(body.as_bytes(), expected, Sent::Documents), Reading::Unusable(_))
     }
 
     #[test]
@@ -304,7 +319,7 @@ mod tests {
 
     #[test]
     fn an_answer_with_too_few_or_too_many_items_is_no_success() {
-        assert_eq!(read(success(3).as_bytes(), 3), Reading::AllWell);
+        assert_eq!(read(success(3).as_bytes(), 3, Sent::Documents), Reading::AllWell);
         assert!(is_unusable(&success(2), 3));
         assert!(is_unusable(&success(4), 3));
         assert!(is_unusable(r#"{"errors":false}"#, 3));
@@ -326,30 +341,30 @@ mod tests {
         }
         assert!(is_unusable(r#"{"errors":false,"items":[{"index":{}}]}"#, 1));
         assert!(is_unusable(r#"{"errors":true,"items":[{"index":{"status":201}}]}"#, 1));
-        assert!(matches!(read(b"\x1f\x8b\xff\xff", 1), Reading::Unusable(_)));
+        assert!(matches!(read(b"\x1f\x8b\xff\xff", 1, Sent::Documents), Reading::Unusable(_)));
     }
 
     #[test]
     fn a_flag_that_denies_its_items_errors_is_not_believed() {
         let body = r#"{"errors":false,"items":[{"index":{"status":429,"error":{"type":"x","reason":"y"}}}]}"#;
-        assert!(matches!(read(body.as_bytes(), 1), Reading::Failures(failures) if failures.len() == 1));
+        assert!(matches!(read(body.as_bytes(), 1, Sent::Documents), Reading::Failures(failures) if failures.len() == 1));
         let no_error = r#"{"errors":false,"items":[{"index":{"status":503}}]}"#;
-        assert!(matches!(read(no_error.as_bytes(), 1), Reading::Failures(_)));
+        assert!(matches!(read(no_error.as_bytes(), 1, Sent::Documents), Reading::Failures(_)));
         let with_error = r#"{"errors":false,"items":[{"index":{"status":200,"error":"odd"}}]}"#;
-        assert!(matches!(read(with_error.as_bytes(), 1), Reading::Failures(_)));
+        assert!(matches!(read(with_error.as_bytes(), 1, Sent::Documents), Reading::Failures(_)));
     }
 
     #[test]
     fn an_unfiltered_or_spaced_success_is_still_a_success() {
         let full = r#"{ "took": 3, "errors": false, "items": [ {"index": {"_index": "a", "_id": "1", "_version": 1, "result": "created", "status": 201}} ] }"#;
-        assert_eq!(read(full.as_bytes(), 1), Reading::AllWell);
+        assert_eq!(read(full.as_bytes(), 1, Sent::Documents), Reading::AllWell);
     }
 
     #[test]
     fn only_failed_items_are_kept_with_their_place_and_text() {
         let body = r#"{"errors":true,"items":[{"index":{"status":201}},
             {"create":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed \"x\"","caused_by":{"type":"t","reason":"no number"}}}}]}"#;
-        let Reading::Failures(failures) = read(body.as_bytes(), 2) else { panic!("failures expected") };
+        let Reading::Failures(failures) = read(body.as_bytes(), 2, Sent::Documents) else { panic!("failures expected") };
         let [failure] = failures.as_slice() else { panic!("one failure expected") };
         assert_eq!((failure.position, failure.status, failure.create), (1, 400, true));
         assert_eq!(failure.error.to_string(), "document_parsing_exception: failed \"x\": no number");
@@ -359,7 +374,9 @@ mod tests {
     #[test]
     fn an_error_without_a_reason_is_read() {
         let body = r#"{"errors":true,"items":[{"index":{"status":500,"error":{"type":"null_pointer_exception","reason":null}}}]}"#;
-        assert!(matches!(read(body.as_bytes(), 1), Reading::Failures(failures) if failures[0].error.kind == "null_pointer_exception"));
+        assert!(
+            matches!(read(body.as_bytes(), 1, Sent::Documents), Reading::Failures(failures) if failures[0].error.kind == "null_pointer_exception")
+        );
     }
 
     #[test]
@@ -388,7 +405,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_reader_panic_or_succeed(body in prop::collection::vec(any::<u8>(), 0..200), expected in 1usize..5) {
-            prop_assert!(matches!(read(&body, expected), Reading::Unusable(_)));
+            prop_assert!(matches!(read(&body, expected, Sent::Documents), Reading::Unusable(_)));
             let _ = read_refusal(&body).to_string();
         }
 

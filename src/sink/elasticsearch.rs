@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::answer::{self, ErrorText, Failure, Reading};
+use super::answer::{self, ErrorText, Failure, Reading, Sent};
 use super::bulk::{self, Batch, Gathering, Part, Place};
 use super::classify::{self, ItemClass, Obstacle, RequestClass};
 use super::node::{self, Exchange, Node, NodeHealth, PING_TIMEOUT};
@@ -418,7 +418,7 @@ impl<'a> Life<'a> {
     }
 
     fn bulk_answer(&mut self, batch: Batch, node: usize, body: &[u8], now: Instant) -> RequestOutcome {
-        match answer::read(body, batch.len()) {
+        match answer::read(body, batch.len(), Sent::Documents) {
             Reading::AllWell => {
                 self.reached(node);
                 self.accepted(now);

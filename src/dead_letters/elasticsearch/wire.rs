@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::super::{DeadLetter, Past, Query, Seen};
-use crate::sink::answer::{self, ErrorText, Failure, Reading};
+use crate::sink::answer::{self, ErrorText, Failure, Reading, Sent};
 use crate::sink::classify::{self, ItemClass};
 
 /// What a letter counts for beside its payload: its key, its names, the error's text. The measured ones of one small key have about 700 bytes.
@@ -367,7 +367,7 @@ impl Batch {
 
     /// Reads the answer (status 200).
     pub(super) fn read(&self, body: &[u8]) -> Result<Conflicts, Trouble> {
-        match answer::read(body, self.items()) {
+        match answer::read(body, self.items(), Sent::Any) {
             Reading::AllWell => Ok(Vec::new()),
             Reading::Unusable(text) => Err(Trouble::broken(text)),
             Reading::Failures(failures) => self.conflicts(&failures),

@@ -7,7 +7,7 @@ FEATURES := --features failpoints
 # The drover of test-readme and test-web; empty: the one that test-hermetic has built.
 export DROVER_BINARY
 
-.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real servers bench fuzz instructions image-check
+.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real test-faults faults servers bench fuzz instructions image-check
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -17,8 +17,8 @@ run: ## builds drover and starts its demo, whose page is at http://127.0.0.1:808
 	@echo "run: building the release, then starting the demo; on a fresh checkout the build takes 5 to 10 minutes"
 	cargo run --locked --release -- demo $(DEMO)
 
-test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, real servers; prints the seconds of each part
-	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web servers test-real
+test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, real servers, faults; prints the seconds of each part
+	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web servers test-real test-faults
 
 prerequisites: ## checks what the tests need; as root installs what is missing
 	@bash .ci/prerequisites.sh
@@ -26,7 +26,7 @@ prerequisites: ## checks what the tests need; as root installs what is missing
 lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --locked --all-targets $(FEATURES) -- -D warnings
-	cargo clippy --locked --test real $(FEATURES) -- -D warnings
+	cargo clippy --locked --test real --test faults $(FEATURES) -- -D warnings
 
 lint-files: ## shell scripts, the Dockerfile and compose.yaml
 	@bash .ci/lint-files.sh
@@ -48,6 +48,12 @@ servers: ## fetches the real servers, a Java for the newer ones, and builds etcd
 
 test-real: ## the same program against a real Kafka, Elasticsearch, OpenSearch and etcd
 	cargo test --locked $(FEATURES) --test real
+
+test-faults: ## a seeded selection of the fault matrix and of the mutants, at most five minutes. Options: SEED=7
+	FAULTS=selection SEED=$(SEED) cargo test --locked $(FEATURES) --test faults
+
+faults: ## the whole fault matrix and all mutants; writes tests/faults/RESULTS.md (not in CI). Options: ROW=23 (or ROW=3,29 or ROW=mutants), SEED=7
+	ROW=$(ROW) SEED=$(SEED) cargo test --locked $(FEATURES) --test faults
 
 bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka
 	@bash .ci/prerequisites.sh

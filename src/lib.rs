@@ -38,6 +38,7 @@
 //! | states, health, reasons, the snapshot | [`status`] |
 //! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |
+//! | mistakes on purpose, by which the fault matrix proves its checker | `mutants` |
 //! | the database file under the embedded store, the local dead letters and the restart ledger | `embedded` |
 //! | the HTTP API, its problems and its OpenAPI document | [`api`] |
 //! | aligned tables, and text from outside made harmless | `table` |
@@ -64,6 +65,7 @@ pub mod desired;
 mod embedded;
 pub mod kafka;
 pub mod memory;
+mod mutants;
 pub mod pipeline;
 pub mod reconcile;
 pub mod sink;

@@ -20,6 +20,7 @@ use crate::causes::chain;
 use crate::desired::store::{StoreError, TopicStore};
 use crate::desired::{Desired, DesiredTopic};
 use crate::kafka::{ConsumerHandle, ConsumerView, Lookups, PartitionView, TopicLook, TopicPlan};
+use crate::mutants;
 use crate::pipeline::{PartitionSpec, PartitionWork};
 use crate::status::{Reason, ReasonCode, Recreation};
 use crate::supervisor::SupervisorHandle;
@@ -329,7 +330,10 @@ impl Reconciler {
                 Ok(Admitted { facts, is_durable: true, recreation: None })
             }
             Verdict::Recreated(old) => {
-                let facts = self.new_facts(candidate, Start::Earliest, now).await?;
+                let mut facts = self.new_facts(candidate, Start::Earliest, now).await?;
+                if mutants::is_on(mutants::OLD_IDS_KEPT) {
+                    facts.id_base.clone_from(&old.id_base);
+                }
                 warn!(topic = %name, old = old.id_base, new = facts.id_base, "topic was re-created, it is read from its beginning");
                 let before = old.id_base.clone();
                 let facts = self.store.replace_facts(name, old, facts).await.map_err(|error| chain(&error))?;

@@ -26,6 +26,7 @@ use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
 use crate::config::KafkaConfig;
 use crate::memory::{Budget, Buffers};
+use crate::mutants;
 use crate::status::{LostRange, Reason, ReasonCode};
 use crate::topic::{TopicName, TopicPartition};
 
@@ -260,7 +261,7 @@ impl Partition {
 
     /// What should be committed, if it is more than what is.
     fn uncommitted(&self) -> Option<i64> {
-        let watermark = self.watermark();
+        let watermark = if mutants::is_on(mutants::COMMIT_BEFORE_SETTLING) { self.position } else { self.watermark() };
         let known = self.commit_sent.or(self.committed).unwrap_or(self.start);
         (watermark > known).then_some(watermark)
     }
@@ -582,7 +583,7 @@ impl<'a> Session<'a> {
         let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.epoch == epoch) else {
             return Err(OpenFailure::Task(OpenError::Gone));
         };
-        let watermark = partition.watermark();
+        let watermark = if mutants::is_on(mutants::NO_REWIND) { partition.handed } else { partition.watermark() };
         partition.closed = false;
         // What was handed to the task before is gone with it. What is still held begins where the task begins only if nothing was handed.
         if afresh {

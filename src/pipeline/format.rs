@@ -18,6 +18,7 @@ use std::ops::Range;
 
 use crate::dead_letters::Cause;
 use crate::kafka::chunk::Record;
+use crate::mutants;
 use crate::topic::{Format, IndexTemplate, Metadata, Operation, Tombstones, TopicName, TopicSpec};
 
 use scan::{ObjectFacts, scan_object};
@@ -295,7 +296,9 @@ impl Lines {
         escaped(&mut id_head, id_base);
         id_head.push(b':');
         decimal(&mut id_head, i64::from(partition));
-        id_head.push(b':');
+        if !mutants::is_on(mutants::ID_WITHOUT_SEPARATOR) {
+            id_head.push(b':');
+        }
 
         let mut action_tail = b"\"".to_vec();
         if let Some(pipeline) = &spec.pipeline {

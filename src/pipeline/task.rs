@@ -26,6 +26,7 @@ use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
 use crate::kafka::chunk::{Chunk, Record};
 use crate::kafka::{ConsumerHandle, Intake};
 use crate::memory::{Buffer, Buffers};
+use crate::mutants;
 use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
 use crate::status::{Reason, ReasonCode};
 use crate::supervisor::{Care, Progress as _, TaskContext, TaskError};
@@ -172,7 +173,7 @@ impl Task {
             let has_room = self.has_room();
             tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return Err(Halt::Cancelled),
+                () = self.cancel.cancelled() => return self.end().await,
                 Some((ticket, outcome)) = self.outcomes.recv() => self.outcome(ticket, outcome).await?,
                 permit = self.parts.sink.reserve(), if self.outbox.is_some() => {
                     if let Some(segment) = self.outbox.take() {
@@ -185,6 +186,15 @@ impl Task {
                 },
             }
         }
+    }
+
+    /// The life is over: results that are still to come are nobody's.
+    async fn end(&mut self) -> Result<(), Halt> {
+        while mutants::is_on(mutants::LATE_RESULTS_ACCEPTED) && !self.ledger.is_empty() {
+            let Some((ticket, outcome)) = self.outcomes.recv().await else { break };
+            self.outcome(ticket, outcome).await?;
+        }
+        Err(Halt::Cancelled)
     }
 
     fn has_room(&self) -> bool {
@@ -296,6 +306,11 @@ impl Task {
         let letters = self.letters(ticket, &rejected);
         let dead = letters.len() as u64;
         let example = letters.first().map(|letter| (letter.offset, letter.error.kind.clone()));
+        if dead > 0 && mutants::is_on(mutants::LETTER_AFTER_COMMIT) {
+            self.ledger.settle(ticket);
+            self.publish();
+            tokio::time::sleep(MUTANT_LATENESS).await;
+        }
         if dead > 0 && self.keep_letters(letters, Waiting::HoldsNothing).await? == Safe::Late {
             return Ok(());
         }
@@ -609,6 +624,9 @@ impl Task {
         });
     }
 }
+
+/// Longer than it takes until a watermark is committed.
+const MUTANT_LATENESS: Duration = Duration::from_secs(10);
 
 /// What a partition holds while it waits for the dead-letter store.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //! Where only the text tells two cases apart, the text is compared with the type that the server gives it: a reason may quote a document, and a document must
 //! not be able to park an index.
 
+use crate::mutants;
 use crate::status::ReasonCode;
 
 /// Where the work of an operator is needed: a code and what helps.
@@ -162,6 +163,9 @@ pub(crate) fn item(status: u16, error_type: &str, reason: &str, create: bool) ->
     if (200..300).contains(&status) {
         // Only items with an error come here, and a success has none: which half of that is true, nobody knows.
         return ItemClass::Unknown;
+    }
+    if status == 403 && mutants::is_on(mutants::FORBIDDEN_SKIPPED) {
+        return ItemClass::Settled;
     }
     if error_type == "version_conflict_engine_exception" {
         // Our ids are our own: what is there under one of them is this document. Other operations of ours carry no version that could conflict.

@@ -261,7 +261,8 @@ fn spawn(folder: &RunFolder, binary: &Path, port: u16, environment: &[(String, S
     Process::start(folder, "drover", command)
 }
 
-fn letter(value: &Value) -> Letter {
+/// A dead letter as the API shows it, for the checker.
+pub fn letter(value: &Value) -> Letter {
     let text = |field: &str| value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}")).to_owned();
     let whole = value["truncated"] == false;
     let payload = value["payload_base64"].as_str().filter(|_| whole).map(|encoded| STANDARD.decode(encoded).expect("base64"));

@@ -12,9 +12,11 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::process::{Process, RunFolder, User, free_port};
+use super::proxy::Proxy;
 use super::servers::{fetched, java_home};
 use super::wait::{try_wait_until, wait_until};
 
@@ -31,6 +33,8 @@ pub struct Kafka {
     home: PathBuf,
     java: PathBuf,
     port: u16,
+    /// What the listener `PROXIED` advertises, and where it really listens.
+    proxied: (u16, u16),
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -53,10 +57,11 @@ impl Kafka {
         let home = fetched("kafka")?;
         let java = java_home()?.join("bin/java");
         let (port, controller_port) = (free_port(), free_port());
+        let proxied = (free_port(), free_port());
         let folder = RunFolder::new("kafka", User::Unprivileged);
-        folder.write("server.properties", &properties(&folder, port, controller_port));
+        folder.write("server.properties", &properties(&folder, port, controller_port, proxied));
         folder.write("log4j2.properties", LOGGING);
-        let kafka = Self { home, java, port, process: Mutex::new(None), folder };
+        let kafka = Self { home, java, port, proxied, process: Mutex::new(None), folder };
         kafka.format()?;
         kafka.launch()?;
         Ok(kafka)
@@ -65,6 +70,12 @@ impl Kafka {
     /// `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A proxy in front of the broker; whoever begins at its address stays behind it, because the broker advertises it there. One at a time.
+    pub fn proxy(&self) -> Proxy {
+        let (advertised, real) = self.proxied;
+        Proxy::at(advertised, real)
     }
 
     /// Ends the broker cleanly.
@@ -230,6 +241,14 @@ impl Kafka {
         after.split_whitespace().next().expect("an id").to_owned()
     }
 
+    /// The topic's UUID as the broker keeps it beside the log of partition 0: as independent as [`Kafka::topic_id`], and at once.
+    pub fn topic_id_on_disk(&self, topic: &str) -> String {
+        let path = self.folder.path().join(format!("logs/{topic}-0/partition.metadata"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
+        id.unwrap_or_else(|| panic!("no topic_id in {text}")).trim().to_owned()
+    }
+
     /// Runs one of Kafka's command line tools by its class and returns what it prints.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let mut command = self.java_command("-Xmx128m");
@@ -346,17 +365,18 @@ rootLogger.appenderRef.console.ref=console
 ";
 
 /// Internal topics are small so that the broker starts quickly; short sessions are allowed so that tests of dead members need not wait.
-fn properties(folder: &RunFolder, port: u16, controller_port: u16) -> String {
+fn properties(folder: &RunFolder, port: u16, controller_port: u16, (advertised, proxied): (u16, u16)) -> String {
     let logs = folder.path().join("logs");
     format!(
         "\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{proxied}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -378,18 +398,30 @@ message.max.bytes=16777216
     )
 }
 
-/// Asks again and again what a group has committed for a topic, with one client.
+/// Asks again and again what a group has committed for a topic, with one client. Panics when there is no answer.
 pub fn committed_watch(client: &ClientConfig, group: &str, topic: &str) -> impl FnMut() -> BTreeMap<i32, i64> + use<> {
+    let mut watch = try_committed_watch(client, group, topic, CALL_WITHIN);
+    let topic = topic.to_owned();
+    move || watch().unwrap_or_else(|error| panic!("committed offsets of {topic}: {error}"))
+}
+
+/// The same for a broker that may be away: an answer is waited for this long.
+pub fn try_committed_watch(
+    client: &ClientConfig,
+    group: &str,
+    topic: &str,
+    within: Duration,
+) -> impl FnMut() -> Result<BTreeMap<i32, i64>, KafkaError> + use<> {
     let consumer: BaseConsumer = client.clone().set("group.id", group).create().expect("a consumer");
     let topic = topic.to_owned();
     move || {
         let mut list = TopicPartitionList::new();
-        let metadata = consumer.fetch_metadata(Some(&topic), CALL_WITHIN).unwrap_or_else(|error| panic!("metadata of {topic}: {error}"));
+        let metadata = consumer.fetch_metadata(Some(&topic), within)?;
         for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
             list.add_partition(&topic, partition.id());
         }
-        let committed = consumer.committed_offsets(list, CALL_WITHIN).unwrap_or_else(|error| panic!("committed offsets of {topic}: {error}"));
+        let committed = consumer.committed_offsets(list, within)?;
         let known = committed.elements().into_iter().filter_map(|element| Some((element.partition(), element.offset().to_raw()?)));
-        known.filter(|(_, offset)| *offset >= 0).collect()
+        Ok(known.filter(|(_, offset)| *offset >= 0).collect())
     }
 }

@@ -12,6 +12,7 @@
 //! | producing with a ledger | [`producer`] |
 //! | indices and documents | [`elasticsearch`] |
 //! | an etcd of one's own, its faults and keys | [`etcd`] |
+//! | cut, delayed, swallowed connections | [`proxy`] |
 //! | complete, single, commit-safe, right content | [`checker`] |
 //! | the program under test | [`drover`] |
 #![allow(dead_code, reason = "each test target uses its own part")]
@@ -24,5 +25,6 @@ pub mod http;
 pub mod kafka;
 pub mod process;
 pub mod producer;
+pub mod proxy;
 pub mod servers;
 pub mod wait;

@@ -5,7 +5,7 @@
 //! the broker inside the consumer thread, for at most [`COMMIT_TIMEOUT`]. Does not choose the offset.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{COMMIT_TIMEOUT, ConsumerError, Session};
 use crate::kafka::RewindError;
+use crate::mutants;
 use crate::topic::TopicPartition;
 
 impl Session<'_> {
@@ -35,7 +36,11 @@ impl Session<'_> {
         partition.start = offset;
         partition.position = offset;
         partition.handed = offset;
-        partition.watermark = Arc::new(AtomicI64::new(offset));
+        if mutants::is_on(mutants::LATE_RESULTS_ACCEPTED) {
+            partition.watermark.store(offset, Ordering::Release);
+        } else {
+            partition.watermark = Arc::new(AtomicI64::new(offset));
+        }
         partition.commit_sent = None;
         partition.committed = Some(offset);
         partition.committed_at = Some(jiff::Timestamp::now());

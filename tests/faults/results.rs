@@ -1,0 +1,161 @@
+//! The report of a run: a line for each row on the terminal, and `RESULTS.md` after a whole run.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::invariants::{self, INVARIANTS};
+use crate::mutants::{self, Mutant};
+use crate::rows;
+use crate::run::{Counts, Row, Run};
+
+/// Breaches of a row that are shown.
+const SHOWN: usize = 5;
+
+/// What became of one row or mutant.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    label: String,
+    name: String,
+    is_mutant: bool,
+    took: Duration,
+    counts: Counts,
+    looked_at: Vec<&'static str>,
+    /// What was wrong with a row; of a mutant, why it counts as survived.
+    wrong: Vec<String>,
+    /// What caught a mutant.
+    caught_by: Vec<&'static str>,
+}
+
+impl Entry {
+    /// A row: every breach is wrong.
+    pub(crate) fn of_row(row: &Row, run: Run<'_>, panicked: Option<String>, took: Duration) -> Self {
+        let breaches = invariants::breaches(&run.evidence);
+        let mut wrong: Vec<String> = breaches.iter().take(SHOWN).map(|(id, what)| format!("{id}: {what}")).collect();
+        if breaches.len() > SHOWN {
+            wrong.push(format!("and {} more breaches", breaches.len() - SHOWN));
+        }
+        wrong.extend(panicked.map(|message| format!("the row stopped: {message}")));
+        if run.evidence.violations.is_none() && wrong.is_empty() {
+            wrong.push("the row has ended without asking the checker".to_owned());
+        }
+        Self {
+            label: row.number.to_string(),
+            name: row.name.to_owned(),
+            is_mutant: false,
+            took,
+            counts: run.counts,
+            looked_at: invariants::looked_at(&run.evidence),
+            wrong,
+            caught_by: Vec::new(),
+        }
+    }
+
+    /// A mutant: it is caught when an invariant that it must break is broken.
+    pub(crate) fn of_mutant(mutant: &Mutant, run: Run<'_>, panicked: Option<String>, took: Duration) -> Self {
+        let breaches = invariants::breaches(&run.evidence);
+        let caught_by: Vec<&'static str> = mutant.breaks.iter().copied().filter(|id| breaches.iter().any(|(broken, _)| broken == id)).collect();
+        let mut wrong = Vec::new();
+        if caught_by.is_empty() {
+            let seen: Vec<&str> = breaches.iter().map(|(id, _)| *id).collect();
+            wrong.push(format!("the mutant survived: none of {} was broken (broken were: {seen:?}; the row stopped: {panicked:?})", mutant.breaks.join(", ")));
+        }
+        Self {
+            label: format!("mutant in {}", mutant.row),
+            name: mutant.name.to_owned(),
+            is_mutant: true,
+            took,
+            counts: run.counts,
+            looked_at: invariants::looked_at(&run.evidence),
+            wrong,
+            caught_by,
+        }
+    }
+
+    pub(crate) fn is_ok(&self) -> bool {
+        self.wrong.is_empty()
+    }
+
+    /// One line, and what was wrong below it.
+    pub(crate) fn print(&self) {
+        let verdict = match (self.is_ok(), self.is_mutant) {
+            (false, _) => "FAILED".to_owned(),
+            (true, true) => format!("caught by {}", self.caught_by.join(" ")),
+            (true, false) => "ok".to_owned(),
+        };
+        println!("{} {}: {verdict}, {:.1} s, seed {}, {}", self.label, self.name, self.took.as_secs_f32(), self.counts.seed, self.counts);
+        for what in &self.wrong {
+            println!("    {what}");
+        }
+    }
+}
+
+/// Writes `tests/faults/RESULTS.md`.
+pub(crate) fn write(entries: &[Entry], seed: u32, took: Duration) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/RESULTS.md");
+    let text = text(entries, seed, took);
+    if let Err(error) = std::fs::write(&path, text) {
+        eprintln!("faults: {} cannot be written: {error}", path.display());
+    } else {
+        println!("faults: wrote {}", path.display());
+    }
+}
+
+fn text(entries: &[Entry], seed: u32, took: Duration) -> String {
+    let mut text = String::new();
+    let (rows, mutants): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| !entry.is_mutant);
+    let failed = entries.iter().filter(|entry| !entry.is_ok()).count();
+    let on = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let _ = writeln!(text, "# Faults and what became of the promise\n");
+    let _ = writeln!(
+        text,
+        "Written by `make faults` on {on}, seed {seed} (`make faults SEED={seed}` repeats it), {:.0} s: {} rows, {} mutants, {failed} failed. Real Kafka 4.1, Elasticsearch 8.19 and etcd on one machine.\n",
+        took.as_secs_f32(),
+        rows.len(),
+        mutants.len()
+    );
+    let _ = writeln!(text, "## Rows\n");
+    let _ = writeln!(text, "| # | fault | result | s | records | documents | dead letters | task restarts | kills | samples | looked at |");
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|");
+    for entry in &rows {
+        let counts = &entry.counts;
+        let result = if entry.is_ok() { "ok".to_owned() } else { format!("**failed**: {}", cell(&entry.wrong.join("; "))) };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {result} | {:.0} | {} | {} | {} | {} | {} | {} | {} |",
+            entry.label,
+            entry.name,
+            entry.took.as_secs_f32(),
+            counts.records,
+            counts.documents,
+            counts.dead_letters,
+            counts.restarts,
+            counts.kills,
+            counts.samples,
+            entry.looked_at.join(" ")
+        );
+    }
+    let _ = writeln!(text, "\nSamples: how often the side observer read the committed offsets and then found every record below them in the index.\n");
+    let _ = writeln!(text, "## Mutants\n\nMistakes that are built in on purpose; each run must fail, or the checker is worth nothing.\n");
+    let _ = writeln!(text, "| mutant | what it does wrong | row | result | s |\n|---|---|---|---|---|");
+    for entry in &mutants {
+        let result = if entry.is_ok() { format!("caught by {}", entry.caught_by.join(" ")) } else { format!("**{}**", cell(&entry.wrong.join("; "))) };
+        let known = mutants::ALL.iter().find(|mutant| mutant.name == entry.name);
+        let words = known.map_or("", |mutant| mutant.words);
+        let row = known.map_or(0, |mutant| mutant.row);
+        let _ = writeln!(text, "| `{}` | {words} | {row} | {result} | {:.0} |", entry.name, entry.took.as_secs_f32());
+    }
+    let _ = writeln!(text, "\n## Invariants\n");
+    for invariant in &INVARIANTS {
+        let _ = writeln!(text, "* **{}** {}", invariant.id, invariant.words);
+    }
+    let _ = writeln!(text, "\n## Rows of the matrix that are not built\n\n| # | fault | why not |\n|---|---|---|");
+    for missing in rows::NOT_BUILT {
+        let _ = writeln!(text, "| {} | {} | {} |", missing.number, missing.name, missing.reason);
+    }
+    text
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}

@@ -20,6 +20,8 @@ pub(crate) struct Invariant {
 pub(crate) struct Evidence {
     /// The checker's answer over producer's ledger, documents, letters and committed offsets; `None` until it was asked.
     pub(crate) violations: Option<Vec<Violation>>,
+    /// The group has committed everything before the checker was asked: what is missing then will not come.
+    pub(crate) is_caught_up: bool,
     /// How many times the observer has compared committed offsets with the index, and what it found.
     pub(crate) samples: usize,
     pub(crate) early_commits: Vec<String>,
@@ -33,14 +35,30 @@ pub(crate) struct Evidence {
 pub(crate) const INVARIANTS: [Invariant; 12] = [
     Invariant { id: "I1", words: "every acknowledged record is indexed, dead-lettered, or skipped by a named policy", check: complete },
     Invariant { id: "I2", words: "no record is two documents, none is indexed and dead, no document is of no record", check: single },
-    Invariant { id: "I3", words: "at any sample nothing below a committed offset is unsettled, and commits go back only by a rewind", check: commit_safe },
+    Invariant {
+        id: "I3",
+        words: "at any sample nothing below a committed offset is unsettled, and commits go back only by a rewind",
+        check: commit_safe,
+    },
     Invariant { id: "I4", words: "what is stored is what was sent, in the right index", check: content },
     Invariant { id: "I5", words: "each dead letter names its record and the reason, and is durable before the offset moves past it", check: letters },
     Invariant { id: "I6", words: "other partitions and topics go on", check: |evidence| claimed(evidence, "I6") },
-    Invariant { id: "I7", words: "afterwards the lag returns to zero by itself, with as many restarts as the fault explains", check: |evidence| claimed(evidence, "I7") },
+    Invariant {
+        id: "I7",
+        words: "afterwards the lag returns to zero by itself, with as many restarts as the fault explains",
+        check: |evidence| claimed(evidence, "I7"),
+    },
     Invariant { id: "I8", words: "memory and open files stay bounded", check: |evidence| claimed(evidence, "I8") },
-    Invariant { id: "I9", words: "what runs becomes what is wanted; an unreadable source is not an empty one", check: |evidence| claimed(evidence, "I9") },
-    Invariant { id: "I10", words: "the API tells the truth: alive through others' faults, the cause by name, unknown is called unknown", check: |evidence| claimed(evidence, "I10") },
+    Invariant {
+        id: "I9",
+        words: "what runs becomes what is wanted; an unreadable source is not an empty one",
+        check: |evidence| claimed(evidence, "I9"),
+    },
+    Invariant {
+        id: "I10",
+        words: "the API tells the truth: alive through others' faults, the cause by name, unknown is called unknown",
+        check: |evidence| claimed(evidence, "I10"),
+    },
     Invariant { id: "I11", words: "SIGTERM ends it with exit 0, and what is settled is committed", check: |evidence| claimed(evidence, "I11") },
     Invariant { id: "I12", words: "no secret in logs or answers", check: |evidence| claimed(evidence, "I12") },
 ];

@@ -26,15 +26,26 @@ pub(crate) const ALL: &[Mutant] = &[
     Mutant { name: "mutant_forbidden_skipped", words: "passes over items that an index forbids (403)", row: 41, breaks: &["I1", "I3"] },
     Mutant { name: "mutant_no_rewind", words: "goes on after a crash where the crashed task had read to", row: 6, breaks: &["I1"] },
     Mutant { name: "mutant_letter_after_commit", words: "writes the dead letter after the offset has passed", row: 51, breaks: &["I1", "I3"] },
-    Mutant { name: "mutant_old_ids_kept", words: "takes 409 for success where a re-created topic has the ids of the old one", row: 27, breaks: &["I1"] },
-    Mutant { name: "mutant_late_results_accepted", words: "lets results for an earlier life move the watermark of the present one", row: 50, breaks: &["I1"] },
+    Mutant {
+        name: "mutant_old_ids_kept",
+        words: "takes 409 for success where a re-created topic has the ids of the old one",
+        row: 27,
+        breaks: &["I1"],
+    },
+    Mutant {
+        name: "mutant_late_results_accepted",
+        words: "lets results for an earlier life move the watermark of the present one",
+        row: 50,
+        breaks: &["I1"],
+    },
 ];
 
 /// Runs the mutant's row with the mistake made.
 pub(crate) fn run(mutant: &Mutant, servers: &Alone, seed: u32) -> Entry {
     println!("{} in row {} …", mutant.name, mutant.row);
     let started = Instant::now();
-    let row = rows::all().find(|row| row.number == mutant.row).unwrap_or_else(|| panic!("{} names row {}, which is not built", mutant.name, mutant.row));
+    let row =
+        rows::all().find(|row| row.number == mutant.row).unwrap_or_else(|| panic!("{} names row {}, which is not built", mutant.name, mutant.row));
     let mut run = Run::new(servers, row.number, seed, Some(mutant.name));
     let panicked = run.carry_out(row);
     servers.kafka.recover();

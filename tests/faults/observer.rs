@@ -90,7 +90,8 @@ impl Observer {
             return Seen { samples: 0, early_commits: vec!["the observer itself has failed".to_owned()] };
         }
         let found = std::mem::take(&mut *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let first_at: BTreeMap<&str, u128> = letters.iter().filter_map(|letter| Some((letter["id"].as_str()?, milliseconds(&letter["first_at"])?))).collect();
+        let first_at: BTreeMap<&str, u128> =
+            letters.iter().filter_map(|letter| Some((letter["id"].as_str()?, milliseconds(&letter["first_at"])?))).collect();
         let is_early = |early: &&Early| {
             let is_dead = first_at.get(early.id.as_str()).is_some_and(|first_at| *first_at <= early.at_ms);
             !is_dead && !skipped.contains(&(early.partition, early.offset))
@@ -107,7 +108,15 @@ fn milliseconds(at: &Value) -> Option<u128> {
     u128::try_from(at.as_millisecond()).ok()
 }
 
-fn sample(offsets: &BTreeMap<i32, i64>, last: &mut BTreeMap<i32, i64>, id_base: &str, url: &str, at_ms: u128, may_go_back: bool, found: &Mutex<Found>) {
+fn sample(
+    offsets: &BTreeMap<i32, i64>,
+    last: &mut BTreeMap<i32, i64>,
+    id_base: &str,
+    url: &str,
+    at_ms: u128,
+    may_go_back: bool,
+    found: &Mutex<Found>,
+) {
     let mut asked = Vec::new();
     let mut backwards = Vec::new();
     for (partition, committed) in offsets {

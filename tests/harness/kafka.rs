@@ -244,7 +244,10 @@ impl Kafka {
     /// The topic's UUID as the broker keeps it beside the log of partition 0: as independent as [`Kafka::topic_id`], and at once.
     pub fn topic_id_on_disk(&self, topic: &str) -> String {
         let path = self.folder.path().join(format!("logs/{topic}-0/partition.metadata"));
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // Written a moment after the partition has a leader.
+        let text = wait_until(&format!("{} is there", path.display()), CALL_WITHIN, || {
+            std::fs::read_to_string(&path).ok().filter(|text| text.contains("topic_id"))
+        });
         let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
         id.unwrap_or_else(|| panic!("no topic_id in {text}")).trim().to_owned()
     }

@@ -263,9 +263,7 @@ fn partitions_added(run: &mut Run<'_>) {
     topic.partitions = 6;
     // At once: what they get before we know of them must not be passed over.
     let second = Load::start(run, &topic);
-    run.wait("I9", "six tasks run", SOON, || {
-        (rows(&drover, &topic.name).iter().filter(|row| row["state"] == "running").count() == 6).then_some(())
-    });
+    run.wait("I9", "six tasks run", SOON, || (rows(&drover, &topic.name).iter().filter(|row| row["state"] == "running").count() == 6).then_some(()));
     let_pass(Duration::from_secs(3));
     let ledger = both(load.end(), second.end());
     run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });

@@ -33,7 +33,11 @@ const fn not(number: u32, name: &'static str, reason: &'static str) -> NotBuilt 
 
 /// Told in `RESULTS.md`, so that nobody takes the matrix for complete.
 pub(crate) const NOT_BUILT: &[NotBuilt] = &[
-    not(12, "memory limit of the machine", "not built: needs a control group; the limit itself is tested by `tests/real` (five million records, slow and parked sink)"),
+    not(
+        12,
+        "memory limit of the machine",
+        "not built: needs a control group; the limit itself is tested by `tests/real` (five million records, slow and parked sink)",
+    ),
     not(13, "file descriptors exhausted", "not built"),
     not(14, "clock jumps", "not built: needs libfaketime"),
     not(16, "all brokers down for 10 minutes", "not built: row 15 with more time"),

@@ -101,7 +101,9 @@ fn slow_stop(run: &mut Run<'_>) {
     let told = Instant::now();
     drover.signal(libc::SIGTERM);
     let status = drover.wait_end(Duration::from_secs(10));
-    run.claim("I11", status.is_some_and(|status| status.code() == Some(1)), || format!("with leftovers at the deadline: {status:?} after {:?}", told.elapsed()));
+    run.claim("I11", status.is_some_and(|status| status.code() == Some(1)), || {
+        format!("with leftovers at the deadline: {status:?} after {:?}", told.elapsed())
+    });
     proxy.set(Mode::Pass);
     drover.restart();
     let ledger = load.end();
@@ -136,12 +138,18 @@ fn panics_once(run: &mut Run<'_>) {
     let drover = run.start(&setup);
     run.observe(&setup.group, &topic);
     let producer = Producer::new(&run.servers.kafka);
-    send(&producer, &mut run.rng, &topic.name, 12, 0..12_000);
+    send(&producer, &mut run.rng, &topic.name, 12, 0..6_000);
+    producer.flush();
+    run.wait("I10", "the panic is told", SOON, || rows(&drover, &topic.name).iter().any(|row| row["last_exit"]["cause"] == "panicked").then_some(()));
+    // So that the commits pass what the crash left behind.
+    send(&producer, &mut run.rng, &topic.name, 12, 6_000..12_000);
     producer.flush();
     run.wait_committed("I7", &setup.group, &topic);
     let hit: Vec<_> = rows(&drover, &topic.name).into_iter().filter(|row| row["incarnation"] != 1).collect();
     let is_told = hit.len() == 1
-        && hit.iter().all(|row| row["last_exit"]["cause"] == "panicked" && row["last_exit"]["message"].as_str().is_some_and(|text| text.contains("boom")));
+        && hit
+            .iter()
+            .all(|row| row["last_exit"]["cause"] == "panicked" && row["last_exit"]["message"].as_str().is_some_and(|text| text.contains("boom")));
     run.claim("I6", is_told, || format!("one task panicked, and these have had another life: {hit:?}"));
     run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &producer.ledger(), restarts: 1..=1 });
 }

@@ -318,6 +318,7 @@ fn group_deleted(run: &mut Run<'_>) {
     producer.flush();
     drover.restart();
     // Everything is read again and becomes the same documents.
+    run.wait_indexed(&drover, &topic, 9_000);
     run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &producer.ledger(), restarts: 0..=0 });
 }
 

@@ -223,6 +223,15 @@ impl<'a> Run<'a> {
         self.observers.iter().for_each(|(_, observer)| observer.allow_going_back());
     }
 
+    /// An observed instance with records that keep coming, once this many of them are indexed.
+    pub(crate) fn under_load(&mut self, setup: &Setup, topic: &Topic, at_least: u64) -> (Drover, Load) {
+        let drover = self.start(setup);
+        self.observe(&setup.group, topic);
+        let load = Load::start(self, topic);
+        self.wait_indexed(&drover, topic, at_least);
+        (drover, load)
+    }
+
     /// Notes whether an invariant held here.
     pub(crate) fn claim(&mut self, invariant: &'static str, holds: bool, otherwise: impl FnOnce() -> String) {
         let found = self.evidence.claims.entry(invariant).or_default();
@@ -286,6 +295,12 @@ impl<'a> Run<'a> {
     /// Compares everything: lag, restarts, memory, documents, letters, offsets, secrets; then ends the instance.
     pub(crate) fn finish(&mut self, drover: Drover, ending: &Ending<'_>) {
         self.finish_with_former(drover, ending, &[]);
+    }
+
+    /// Ends the load and then the row, for a fault that explains no restart.
+    pub(crate) fn finish_load(&mut self, drover: Drover, setup: &Setup, topic: &Topic, load: Load) {
+        let ledger = load.end();
+        self.finish(drover, &Ending { group: &setup.group, topics: &[topic], ledger: &ledger, restarts: 0..=0 });
     }
 
     /// The same for topics that had former lives, each with a ledger of its own: both speak of the same partitions and offsets.

@@ -143,10 +143,7 @@ fn etcd_answer_lost(run: &mut Run<'_>) {
 fn under_attack(run: &mut Run<'_>, attack: impl FnOnce(&mut Run<'_>, &Drover)) {
     let topic = run.topic("main", 3);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 500);
+    let (drover, load) = run.under_load(&setup, &topic, 500);
     let indexed = |drover: &Drover| drover.topic(&topic.name).and_then(|topic| topic["status"]["indexed_total"].as_u64()).unwrap_or(0);
     let (before, began) = (indexed(&drover), Instant::now());
     attack(run, &drover);
@@ -154,8 +151,7 @@ fn under_attack(run: &mut Run<'_>, attack: impl FnOnce(&mut Run<'_>, &Drover)) {
     let (after, span) = (indexed(&drover), began.elapsed().as_secs());
     // Produced are 2,000 a second; half of it is progress on two busy cores.
     run.claim("I6", after >= before + span * 500, || format!("{} records in {span} s beside the attack", after - before));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn connect(drover: &Drover) -> TcpStream {
@@ -235,10 +231,7 @@ fn cross_site(run: &mut Run<'_>) {
 fn flooded(run: &mut Run<'_>) {
     let topic = run.topic("main", 6);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 500);
+    let (drover, load) = run.under_load(&setup, &topic, 500);
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let url = format!("{}/api/v1/tasks?limit=1000", drover.url());
     let asked = std::thread::scope(|scope| {
@@ -265,6 +258,5 @@ fn flooded(run: &mut Run<'_>) {
         clients.into_iter().map(|client| client.join().unwrap_or(0)).sum::<u32>()
     });
     run.claim("I10", asked > 100, || format!("{asked} answers under the flood"));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }

@@ -30,43 +30,32 @@ pub(super) const ROWS: &[Row] = &[
 fn broker_killed(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 2_000);
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
     run.servers.kafka.kill();
     run.counts.kills += 1;
     run.wait_reason(&drover, &topic, "kafka_unreachable");
     run.endure(&drover, &topic, Duration::from_secs(20));
     run.servers.kafka.start_again();
     let_pass(Duration::from_secs(5));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn broker_paused(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 2_000);
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
     run.servers.kafka.pause();
     run.endure(&drover, &topic, Duration::from_secs(60));
     run.servers.kafka.resume();
     let_pass(Duration::from_secs(5));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn kafka_cut(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     let proxy = run.servers.kafka.proxy();
     let setup = Setup { bootstrap: proxy.address(), ..Setup::new(run, &[&topic]) };
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 2_000);
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
     for _ in 0..10 {
         proxy.set(Mode::Cut);
         let_pass(Duration::from_millis(200));
@@ -85,8 +74,7 @@ fn kafka_cut(run: &mut Run<'_>) {
     proxy.set(Mode::BlackHole);
     let_pass(Duration::from_secs(8));
     proxy.set(Mode::Pass);
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn instances_come_and_go(run: &mut Run<'_>) {
@@ -123,10 +111,7 @@ fn poll_interval(run: &mut Run<'_>) {
     let proxy = Proxy::before(port_of(&run.servers.elasticsearch.url()));
     let properties = ", max.poll.interval.ms: 7000".to_owned();
     let setup = Setup { sink: proxy.url(), properties, ..Setup::new(run, &[&topic]) };
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 1_000);
+    let (drover, load) = run.under_load(&setup, &topic, 1_000);
     proxy.set(Mode::BlackHole);
     run.endure(&drover, &topic, Duration::from_secs(16));
     proxy.set(Mode::Pass);
@@ -172,8 +157,7 @@ fn static_member(run: &mut Run<'_>) {
         let took = killed.elapsed();
         run.claim("I7", took < Duration::from_secs(20), || format!("{took:?} until it indexed again"));
     }
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn topic_comes(run: &mut Run<'_>) {
@@ -255,10 +239,7 @@ fn topic_recreated(run: &mut Run<'_>) {
 fn partitions_added(run: &mut Run<'_>) {
     let mut topic = run.topic("main", 2);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 1_000);
+    let (drover, load) = run.under_load(&setup, &topic, 1_000);
     run.servers.kafka.add_partitions(&topic.name, 6);
     topic.partitions = 6;
     // At once: what they get before we know of them must not be passed over.

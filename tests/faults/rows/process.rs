@@ -36,8 +36,7 @@ fn fifty_kills(run: &mut Run<'_>) {
         drover.restart_without_waiting();
     }
     drover.wait_ready();
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn short_pause(run: &mut Run<'_>) {
@@ -58,8 +57,7 @@ fn short_pause(run: &mut Run<'_>) {
     run.wait_indexed(&drover, &topic, 10_000);
     let after = assigned(&drover);
     run.claim("I7", before == after, || format!("a pause below the session timeout cost an assignment: {before:?}, then {after:?}"));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn zombie(run: &mut Run<'_>) {
@@ -106,8 +104,7 @@ fn slow_stop(run: &mut Run<'_>) {
     });
     proxy.set(Mode::Pass);
     drover.restart();
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn two_signals(run: &mut Run<'_>) {
@@ -128,8 +125,7 @@ fn two_signals(run: &mut Run<'_>) {
     run.claim("I11", status.is_some_and(|status| status.code() == Some(1)), || format!("three seconds after the second signal: {status:?}"));
     proxy.set(Mode::Pass);
     drover.restart();
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn panics_once(run: &mut Run<'_>) {

@@ -35,18 +35,14 @@ fn proxied(run: &Run<'_>) -> Proxy {
 fn killed(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     let setup = Setup::new(run, &[&topic]);
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 2_000);
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
     run.servers.elasticsearch.kill();
     run.counts.kills += 1;
     run.wait_reason(&drover, &topic, "sink_unreachable");
     run.endure(&drover, &topic, Duration::from_secs(10));
     run.servers.elasticsearch.start_again();
     let_pass(Duration::from_secs(3));
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn answers_lost(run: &mut Run<'_>) {
@@ -85,18 +81,14 @@ fn truncated(run: &mut Run<'_>) {
         let_pass(Duration::from_secs(2));
     }
     run.claim("I7", proxy.reset() > 0, || "the proxy has cut nothing".to_owned());
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 fn black_hole(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     let proxy = proxied(run);
     let setup = Setup { sink: proxy.url(), sink_options: ", bulk: {timeout: 5s}".to_owned(), ..Setup::new(run, &[&topic]) };
-    let drover = run.start(&setup);
-    run.observe(&setup.group, &topic);
-    let load = Load::start(run, &topic);
-    run.wait_indexed(&drover, &topic, 1_000);
+    let (drover, load) = run.under_load(&setup, &topic, 1_000);
     for mode in [Mode::BlackHole, Mode::HalfOpen] {
         proxy.set(mode);
         run.endure(&drover, &topic, Duration::from_secs(15));
@@ -106,8 +98,7 @@ fn black_hole(run: &mut Run<'_>) {
     run.servers.elasticsearch.pause();
     run.endure(&drover, &topic, Duration::from_secs(15));
     run.servers.elasticsearch.resume();
-    let ledger = load.end();
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    run.finish_load(drover, &setup, &topic, load);
 }
 
 /// What an index can be told, the reason that must show, and how it ends.

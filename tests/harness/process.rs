@@ -303,18 +303,32 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-/// A loopback port that nobody listens on, never given twice by this process.
+/// The locks of this process's ports, for as long as it lives: a stopped server comes back to its port.
+static LOCKED_PORTS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// A loopback port that nobody listens on, given once by all test processes of this machine that live at the same time.
 pub fn free_port() -> u16 {
     let span = PORTS.end - PORTS.start;
     let first = (std::process::id() % u32::from(span)) as u16;
     for _ in 0..span {
         let step = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let port = PORTS.start + ((u32::from(first) + u32::from(step)) % u32::from(span)) as u16;
+        let Some(lock) = lock_port(port) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            LOCKED_PORTS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
             return port;
         }
     }
     panic!("no free port in {PORTS:?}");
+}
+
+/// The lock file of a port, unless another process holds it. The kernel frees it when the process ends, however it ends.
+fn lock_port(port: u16) -> Option<File> {
+    let folder = std::env::temp_dir().join("drover-test-ports");
+    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    // Another user's file cannot be opened: that port is theirs.
+    let file = OpenOptions::new().create(true).append(true).open(folder.join(port.to_string())).ok()?;
+    file.try_lock().ok().map(|()| file)
 }
 
 #[cfg(test)]
@@ -386,5 +400,12 @@ mod tests {
     fn a_port_is_given_once() {
         let ports: std::collections::BTreeSet<u16> = (0..100).map(|_| free_port()).collect();
         assert_eq!(ports.len(), 100);
+    }
+
+    #[test]
+    fn a_port_that_another_process_was_given_is_not_given_here() {
+        let port = free_port();
+        // Locks belong to the opened file, not to the process: a second opening stands for a second process.
+        assert!(lock_port(port).is_none());
     }
 }

@@ -23,6 +23,7 @@ use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
 use crate::desired::file::FileSource;
 use crate::desired::{Desired, Merger};
+use crate::invariants::SelfChecks;
 use crate::kafka::{Consumer, ConsumerHandle, ConsumerSettings, LogEnds, Lookups, TopicIds, TopicLook};
 use crate::memory::{Budget, Buffers};
 use crate::pipeline::redrive::{Redriver, SpecOf};
@@ -295,6 +296,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     // What waits behind full requests makes nothing faster; the configured limit is for those who raise the requests' size or number.
     let budget = Budget::new(config.memory.saturating_sub(PREFETCH_BYTES + bodies).min(bodies * WAITING_BODIES));
     let buffers = Buffers::new(IDLE_BUFFER_BYTES);
+    let checks = SelfChecks::default();
     let sink_of_consumer = sink_handle.clone();
     let sink_of_stop = sink_handle.clone();
     let (consumer, consumer_handle) = Consumer::new(ConsumerSettings {
@@ -303,13 +305,14 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         drain_timeout: config.supervision.drain_timeout,
         budget: budget.clone(),
         buffers: buffers.clone(),
+        checks: checks.clone(),
         sink_is_well: Arc::new(move || sink_of_consumer.is_well()),
     });
     let (ends, ends_views) = LogEnds::new(lookups.clone(), consumer_handle.clone(), config.kafka.group_id.clone());
 
     let (redrives, redrive_orders) = crate::dead_letters::redrive::queue();
 
-    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers);
+    let work = PartitionWork::new(consumer_handle.clone(), sink_handle.clone(), dead_letters.clone(), buffers, checks.clone());
     let work = Arc::new(work.with_mishaps(options.mishaps.clone()).with_ends(ends_views.clone()));
     let patience = &config.supervision;
     let task_settings = Settings {
@@ -442,6 +445,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         ends: ends_views,
         sink: sink_handle,
         sink_stats,
+        checks,
         budget,
         memory_limit: config.memory,
         prefetch_bytes: PREFETCH_BYTES,

@@ -36,6 +36,7 @@
 //! | records that nobody will take | [`dead_letters`] |
 //! | sending them again | [`pipeline::redrive`] |
 //! | states, health, reasons, the snapshot | [`status`] |
+//! | what must never happen, looked for while it works | [`invariants`] |
 //! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |
 //! | mistakes on purpose, by which the fault matrix proves its checker | `mutants` |
@@ -63,6 +64,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod desired;
 mod embedded;
+pub mod invariants;
 pub mod kafka;
 pub mod memory;
 mod mutants;

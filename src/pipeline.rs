@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::dead_letters::DeadLetters;
+use crate::invariants::SelfChecks;
 use crate::kafka::{ConsumerHandle, EndsView};
 use crate::memory::Buffers;
 use crate::sink::SinkHandle;
@@ -50,6 +51,7 @@ pub struct PartitionWork {
     sink: SinkHandle,
     dead_letters: Arc<dyn DeadLetters>,
     buffers: Buffers,
+    checks: SelfChecks,
     mishaps: Option<Mishaps>,
     probes: probes::Probes,
     /// Where it is seen that records of a partition do not come.
@@ -59,13 +61,14 @@ pub struct PartitionWork {
 }
 
 impl PartitionWork {
-    /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`.
-    pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers) -> Self {
+    /// Tasks between this consumer and this sink; their segments get their buffers from `buffers`, and what must never happen in them is counted in `checks`.
+    pub fn new(consumer: ConsumerHandle, sink: SinkHandle, dead_letters: Arc<dyn DeadLetters>, buffers: Buffers, checks: SelfChecks) -> Self {
         Self {
             consumer,
             sink,
             dead_letters,
             buffers,
+            checks,
             mishaps: None,
             probes: probes::Probes::default(),
             ends: None,
@@ -108,6 +111,7 @@ impl Work for PartitionWork {
             sink: self.sink.clone(),
             dead_letters: self.dead_letters.clone(),
             buffers: self.buffers.clone(),
+            checks: self.checks.clone(),
             mishaps: self.mishaps.clone(),
             probes: self.probes.clone(),
         };

@@ -17,6 +17,7 @@ use super::components::{Component as Part, Components};
 use crate::dead_letters::DeadLetters;
 use crate::desired::Desired;
 use crate::desired::file::FileView;
+use crate::invariants::SelfChecks;
 use crate::kafka::{ConsumerHandle, ConsumerView, EndsView, PartitionView};
 use crate::memory::Budget;
 use crate::pipeline::{PartitionProgress, PartitionWork};
@@ -47,6 +48,7 @@ pub(super) struct Observer {
     pub(super) ends: watch::Receiver<Arc<EndsView>>,
     pub(super) sink: SinkHandle,
     pub(super) sink_stats: Arc<SinkStats>,
+    pub(super) checks: SelfChecks,
     pub(super) budget: Budget,
     pub(super) memory_limit: u64,
     pub(super) prefetch_bytes: u64,
@@ -236,7 +238,7 @@ impl Observer {
             sink: self.sink_stats.totals(),
             dead_letters_bytes: self.dead_letters.bytes(),
             dead_letters_max_bytes: self.dead_letters_max_bytes,
-            invariant_violations: BTreeMap::new(),
+            invariant_violations: self.checks.counts(),
             needs_restart: file.needs_restart,
             warnings: if self.shares_topics { Vec::new() } else { warnings(ends.members) },
             store_revision: desired.as_ref().map_or(0, |desired| desired.store_revision()),

@@ -25,6 +25,7 @@ use super::handle::{Command, ConsumerHandle, Intake, OpenError, RewindError, Sub
 use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
 use crate::config::KafkaConfig;
+use crate::invariants::{Invariant, SelfChecks};
 use crate::memory::{Budget, Buffers};
 use crate::mutants;
 use crate::status::{LostRange, Reason, ReasonCode};
@@ -75,6 +76,8 @@ pub struct ConsumerSettings {
     pub budget: Budget,
     /// Where chunks get their buffers.
     pub buffers: Buffers,
+    /// What must never happen.
+    pub checks: SelfChecks,
     /// Whether waiting for revoked partitions to settle makes sense.
     pub sink_is_well: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -221,6 +224,8 @@ struct Partition {
     /// After the last chunk that went into the present mailbox.
     handed: i64,
     watermark: Arc<AtomicI64>,
+    /// The watermark as it was last looked at, for the self-checks.
+    seen: i64,
     committed: Option<i64>,
     committed_at: Option<Timestamp>,
     /// What the commit on its way says.
@@ -264,6 +269,14 @@ impl Partition {
         let watermark = if mutants::is_on(mutants::COMMIT_BEFORE_SETTLING) { self.position } else { self.watermark() };
         let known = self.commit_sent.or(self.committed).unwrap_or(self.start);
         (watermark > known).then_some(watermark)
+    }
+
+    /// Compares what the task says with what it was given and what it said before.
+    fn look_at_watermark(&mut self, key: &TopicPartition, checks: &SelfChecks) {
+        let watermark = self.watermark();
+        checks.check(Invariant::SettledPastHanded, watermark <= self.handed, key, watermark, self.handed);
+        checks.check(Invariant::WatermarkWentBack, watermark >= self.seen, key, watermark, self.seen);
+        self.seen = watermark;
     }
 
     fn finish_chunk(&mut self, budget: &Budget) {
@@ -534,6 +547,7 @@ impl<'a> Session<'a> {
         partition.start = start;
         partition.handed = start;
         partition.watermark = Arc::new(AtomicI64::new(start));
+        partition.seen = start;
         partition.committed = None;
         partition.committed_at = None;
         partition.commit_sent = None;
@@ -815,6 +829,7 @@ impl<'a> Session<'a> {
                 position: start.offset,
                 handed: start.offset,
                 watermark: Arc::new(AtomicI64::new(start.offset)),
+                seen: start.offset,
                 committed: start.committed,
                 committed_at: None,
                 commit_sent: None,
@@ -968,6 +983,8 @@ impl<'a> Session<'a> {
             if let Some(topic_id) = &partition.topic_id {
                 element.set_metadata(topic_id);
             }
+            let settled = partition.watermark();
+            self.inner.settings.checks.check(Invariant::CommittedPastSettled, watermark <= settled, key, watermark, settled);
             partition.commit_sent = Some(watermark);
         }
         if offsets.count() == 0 {
@@ -1030,6 +1047,9 @@ impl<'a> Session<'a> {
         self.changed = false;
         self.next_publish = Instant::now() + PUBLISH_INTERVAL;
         let may_take = self.may_take();
+        for (key, partition) in &mut self.partitions {
+            partition.look_at_watermark(key, &self.inner.settings.checks);
+        }
         let view = |(key, partition): (&TopicPartition, &Partition)| {
             let lost = self.inner.lost(key);
             let view = PartitionView {

@@ -39,6 +39,8 @@ pub struct PartitionProgress {
     watermark: AtomicI64,
     watermark_timestamp_ms: AtomicI64,
     offset: AtomicI64,
+    /// Of the last life.
+    epoch: AtomicU64,
     pending: AtomicBool,
     /// Milliseconds since [`ORIGIN`] at which the oldest pending record was taken in.
     oldest_ms: AtomicI64,
@@ -60,6 +62,7 @@ impl PartitionProgress {
             watermark: AtomicI64::new(UNKNOWN),
             watermark_timestamp_ms: AtomicI64::new(UNKNOWN),
             offset: AtomicI64::new(UNKNOWN),
+            epoch: AtomicU64::new(0),
             pending: AtomicBool::new(false),
             oldest_ms: AtomicI64::new(UNKNOWN),
             condition: ArcSwapOption::empty(),
@@ -109,13 +112,22 @@ impl PartitionProgress {
         }
     }
 
-    pub(super) fn begin(&self, start: i64) {
+    /// A new life begins at `start`. Answers where it must begin: at the watermark of the life before, if that was of the same epoch.
+    pub(super) fn begin(&self, epoch: u64, start: i64) -> i64 {
+        let is_same = self.epoch.swap(epoch, Ordering::Relaxed) == epoch;
+        let due = if is_same { known(self.watermark.load(Ordering::Relaxed)).unwrap_or(start) } else { start };
         self.position.store(start, Ordering::Relaxed);
         self.watermark.store(start, Ordering::Relaxed);
         self.offset.store(UNKNOWN, Ordering::Relaxed);
         self.oldest_ms.store(UNKNOWN, Ordering::Relaxed);
         self.pending.store(false, Ordering::Relaxed);
         self.condition.store(None);
+        due
+    }
+
+    /// The watermark alone: a life that ends says where the next one begins.
+    pub(super) fn ends_at(&self, watermark: i64) {
+        self.watermark.store(watermark, Ordering::Relaxed);
     }
 
     /// There is work from now on, although nothing is in the ledger yet.

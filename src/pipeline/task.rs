@@ -23,6 +23,7 @@ use super::probes::Probes;
 use super::progress::{PartitionProgress, State, now_ms};
 use crate::causes::chain;
 use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
+use crate::invariants::{Invariant, SelfChecks};
 use crate::kafka::chunk::{Chunk, Record};
 use crate::kafka::{ConsumerHandle, Intake};
 use crate::memory::{Buffer, Buffers};
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     pub(super) sink: SinkHandle,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) buffers: Buffers,
+    pub(super) checks: SelfChecks,
     pub(super) mishaps: Option<Mishaps>,
     pub(super) probes: Probes,
 }
@@ -103,6 +105,7 @@ struct Task {
     progress: Arc<PartitionProgress>,
     formatter: Formatter,
     ledger: Ledger<Kept>,
+    account: Account,
     intake: Intake,
     /// The stream of chunks has ended: what is in work is finished, nothing new comes.
     ended: bool,
@@ -143,6 +146,7 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
     let mut task = Task {
         formatter: Formatter::new(&key.topic, key.partition, &spec.facts.id_base, &spec.topic),
         ledger: Ledger::new(intake.start()),
+        account: Account::default(),
         progress: context.progress.clone(),
         care: context.care,
         parts,
@@ -159,7 +163,8 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
         told_letters_at: None,
         careful_until,
     };
-    task.progress.begin(task.ledger.position());
+    let (start, due) = (task.ledger.position(), task.progress.begin(task.spec.epoch, task.ledger.position()));
+    task.parts.checks.check(Invariant::StartedElsewhere, start == due, &task.key, start, due);
     context.ready();
     match task.flow().await {
         Ok(()) | Err(Halt::Cancelled) => Ok(()),
@@ -207,6 +212,9 @@ impl Task {
         if let Some(mishaps) = &self.parts.mishaps {
             mishaps.strike();
         }
+        let (first, position) = (chunk.first_offset().unwrap_or(i64::MAX), self.ledger.position());
+        self.parts.checks.check(Invariant::OffsetsOutOfOrder, first >= position, &self.key, first, position);
+        self.account.taken += chunk.len() as u64;
         if chunk.is_empty() {
             self.ledger.pass(chunk.next_offset());
             self.publish();
@@ -317,7 +325,8 @@ impl Task {
         let Some(kept) = self.ledger.settle(ticket) else { return Ok(()) };
         let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.skipped;
         self.tell_of_letters(dead, example);
-        self.progress.count(indexed, dead, kept.skipped);
+        self.count(indexed, dead, kept.skipped);
+        self.balance();
         self.parkings = 0;
         let last_timestamp_ms = kept.chunk.len().checked_sub(1).and_then(|last| kept.chunk.record(last)).and_then(|record| record.timestamp_ms);
         drop(kept);
@@ -341,6 +350,7 @@ impl Task {
             }
             self.progress.count(items, dead, before.saturating_sub(items + dead));
             self.intake.watermark().advance(culprit);
+            self.progress.ends_at(culprit);
         }
         self.progress.at(culprit);
         Halt::Failed(refused(culprit, rejection))
@@ -393,6 +403,8 @@ impl Task {
         self.parts.consumer.close(&self.key, self.spec.epoch);
         self.outbox = None;
         self.ledger.clear_to_watermark();
+        // What was given back comes again.
+        self.account = Account::default();
         self.publish();
     }
 
@@ -551,6 +563,7 @@ impl Task {
             self.publish_with(record.timestamp_ms);
         }
         self.ledger.pass(next_offset);
+        self.balance();
         self.publish();
         Ok(())
     }
@@ -565,7 +578,7 @@ impl Task {
         };
         let death = match formatted {
             Formatted::Skipped => {
-                self.progress.count(0, 0, 1);
+                self.count(0, 0, 1);
                 return Ok(());
             }
             Formatted::Dead { cause, reason } => Some(Death::own(cause, reason)),
@@ -595,15 +608,27 @@ impl Task {
         };
         self.progress.wait_for(None);
         match death {
-            None => self.progress.count(1, 0, 0),
+            None => self.count(1, 0, 0),
             Some(death) => {
                 let index = self.formatter.index_of(record.timestamp_ms);
                 let letter = letters::letter(&self.key, &self.spec.facts, record, index, death, Timestamp::now());
                 self.keep_letters(vec![letter], Waiting::HoldsItsRecord).await?;
-                self.progress.count(0, 1, 0);
+                self.count(0, 1, 0);
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, indexed: u64, dead_lettered: u64, skipped: u64) {
+        self.progress.count(indexed, dead_lettered, skipped);
+        self.account.settled += indexed + dead_lettered + skipped;
+    }
+
+    /// Where nothing is pending, as many records must have become something as came in.
+    fn balance(&self) {
+        let Account { taken, settled } = self.account;
+        let is_balanced = !self.ledger.is_empty() || taken == settled;
+        self.parts.checks.check(Invariant::RecordsUnaccounted, is_balanced, &self.key, settled.cast_signed(), taken.cast_signed());
     }
 
     fn publish(&self) {
@@ -623,6 +648,13 @@ impl Task {
             timestamp_ms: first.and_then(|kept| kept.chunk.record(0)).map_or(settled_timestamp_ms, |record| record.timestamp_ms),
         });
     }
+}
+
+/// Records of one life, or since they were given back, to compare what came in with what became of it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Account {
+    taken: u64,
+    settled: u64,
 }
 
 /// Longer than it takes until a watermark is committed.

@@ -27,6 +27,8 @@ pub(crate) struct Evidence {
     pub(crate) early_commits: Vec<String>,
     /// The dead letters as the API shows them.
     pub(crate) letters: Option<Vec<Value>>,
+    /// What the instance has counted of its own self-checks when the row ended, by name; only those that are not zero.
+    pub(crate) self_checks: BTreeMap<String, u64>,
     /// What a row itself has looked at: by invariant, what was wrong. An empty list: all was well.
     pub(crate) claims: BTreeMap<&'static str, Vec<String>>,
 }

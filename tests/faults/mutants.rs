@@ -16,27 +16,67 @@ pub(crate) struct Mutant {
     pub(crate) row: u32,
     /// One of these must be broken.
     pub(crate) breaks: &'static [&'static str],
+    /// The self-check of the process that must notice it as well, where one can.
+    pub(crate) self_check: Option<&'static str>,
 }
 
 /// All of them.
 pub(crate) const ALL: &[Mutant] = &[
-    Mutant { name: "mutant_commit_before_settling", words: "commits what was read, not what is settled", row: 41, breaks: &["I3"] },
-    Mutant { name: "mutant_id_without_separator", words: "writes partition and offset of an id without a separator", row: 6, breaks: &["I1"] },
-    Mutant { name: "mutant_item_errors_ignored", words: "takes a bulk answer with status 200 for success", row: 43, breaks: &["I1"] },
-    Mutant { name: "mutant_forbidden_skipped", words: "passes over items that an index forbids (403)", row: 41, breaks: &["I1", "I3"] },
-    Mutant { name: "mutant_no_rewind", words: "goes on after a crash where the crashed task had read to", row: 6, breaks: &["I1"] },
-    Mutant { name: "mutant_letter_after_commit", words: "writes the dead letter after the offset has passed", row: 51, breaks: &["I1", "I3"] },
+    Mutant {
+        name: "mutant_commit_before_settling",
+        words: "commits what was read, not what is settled",
+        row: 41,
+        breaks: &["I3"],
+        self_check: Some("committed_past_settled"),
+    },
+    Mutant {
+        name: "mutant_id_without_separator",
+        words: "writes partition and offset of an id without a separator",
+        row: 6,
+        breaks: &["I1"],
+        self_check: None,
+    },
+    Mutant {
+        name: "mutant_item_errors_ignored",
+        words: "takes a bulk answer with status 200 for success",
+        row: 43,
+        breaks: &["I1"],
+        self_check: None,
+    },
+    Mutant {
+        name: "mutant_forbidden_skipped",
+        words: "passes over items that an index forbids (403)",
+        row: 41,
+        breaks: &["I1", "I3"],
+        self_check: None,
+    },
+    Mutant {
+        name: "mutant_no_rewind",
+        words: "goes on after a crash where the crashed task had read to",
+        row: 6,
+        breaks: &["I1"],
+        self_check: Some("started_elsewhere"),
+    },
+    Mutant {
+        name: "mutant_letter_after_commit",
+        words: "writes the dead letter after the offset has passed",
+        row: 51,
+        breaks: &["I1", "I3"],
+        self_check: None,
+    },
     Mutant {
         name: "mutant_old_ids_kept",
         words: "takes 409 for success where a re-created topic has the ids of the old one",
         row: 27,
         breaks: &["I1"],
+        self_check: None,
     },
     Mutant {
         name: "mutant_late_results_accepted",
         words: "lets results for an earlier life move the watermark of the present one",
         row: 50,
         breaks: &["I1"],
+        self_check: Some("settled_past_handed"),
     },
 ];
 

@@ -64,6 +64,11 @@ impl Entry {
                 mutant.breaks.join(", ")
             ));
         }
+        if let Some(expected) = mutant.self_check
+            && !run.evidence.self_checks.contains_key(expected)
+        {
+            wrong.push(format!("the process has not noticed it itself: {expected} stayed at 0, raised were {:?}", run.evidence.self_checks));
+        }
         Self {
             label: format!("mutant in {}", mutant.row),
             name: mutant.name.to_owned(),

@@ -324,6 +324,12 @@ impl<'a> Run<'a> {
         let open_files = std::fs::read_dir(format!("/proc/{}/fd", drover.id())).map_or(0, Iterator::count);
         self.claim("I8", open_files <= MOST_OPEN_FILES, || format!("{open_files} open files"));
 
+        self.evidence.self_checks = self_checks(&drover);
+        if !self.is_mutated() {
+            let raised = self.evidence.self_checks.clone();
+            self.claim("I1", raised.is_empty(), || format!("self-checks were raised: {raised:?}"));
+        }
+
         let letters: Vec<Value> = letters(&drover);
         self.check(ending, &newest, former, &letters);
         for what in ["/api/v1/info", "/metrics", "/healthz?verbose", "/api/v1/events?limit=1000"] {
@@ -393,6 +399,18 @@ fn environment(failpoints: &str) -> Vec<(&'static str, &str)> {
 pub(crate) fn rows(drover: &Drover, topic: &str) -> Vec<Value> {
     let answer = drover.try_request("GET", &format!("/api/v1/tasks?topic={topic}&limit=1000"), None);
     answer.ok().filter(|answer| answer.status == 200).and_then(|answer| answer.json()["items"].as_array().cloned()).unwrap_or_default()
+}
+
+/// Violations that the instance has counted itself, by the invariant's name.
+fn self_checks(drover: &Drover) -> BTreeMap<String, u64> {
+    let page = drover.request("GET", "/metrics", &[], None).text();
+    let counted = |line: &str| {
+        let (invariant, count) = line.strip_prefix("drover_invariant_violations_total{invariant=\"")?.split_once("\"} ")?;
+        Some((invariant.to_owned(), count.parse::<u64>().ok()?))
+    };
+    let all: BTreeMap<String, u64> = page.lines().filter_map(counted).collect();
+    assert!(!all.is_empty(), "the metrics show no self-checks:\n{page}");
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 /// Every dead letter, as the API shows it.

@@ -41,6 +41,7 @@ impl Session<'_> {
         } else {
             partition.watermark = Arc::new(AtomicI64::new(offset));
         }
+        partition.seen = offset;
         partition.commit_sent = None;
         partition.committed = Some(offset);
         partition.committed_at = Some(jiff::Timestamp::now());

@@ -3,8 +3,8 @@
 //! Guarantees: every answer comes from one immutable [`Snapshot`], so no request waits for the pipeline; every 4xx and 5xx except a probe's own is an
 //! `application/problem+json` of one shape ([`Problem`]) with the request's id; names are checked by Kafka's alphabet before any use; unknown query parameters are
 //! refused by name; text from outside is escaped in tables and logs; a slow, silent or greedy client cannot hold the server. Owns the wire form of lists, cursors and problems, and the
-//! accept loop ([`serve`]). Takes no lock and starts no task. What it may ask for comes through small ports: [`Actions`], [`Outlook`], [`TopicStore`],
-//! [`DeadLetters`] and [`RedriveQueue`].
+//! accept loop ([`serve`]). Takes no lock that the pipeline takes and starts no task. What it may ask for comes through small ports: [`Actions`], [`Outlook`], [`TopicStore`],
+//! [`DeadLetters`], [`RedriveQueue`] and [`LogLevel`].
 //!
 //! | to find | look in |
 //! |---|---|
@@ -16,11 +16,15 @@
 //! | what all changes share: author, deadlines, reading one's own write | `write` |
 //! | `If-Match`, `If-None-Match` | `precondition` |
 //! | `dry_run=true` | `dry_run` |
+//! | a change made undone | `revert` |
 //! | order, pages, cursors | `list` |
 //! | `Accept`, tables, escaping | `text` |
 //! | the status page and its files | `page` |
 //! | request ids, access log, security headers | `context` |
 //! | `Host` allow-list, cross-site requests, size of bodies | `guard` |
+//! | the log's filter | `log_level` |
+//! | the last minutes of a topic | `series` |
+//! | the stream of changes | `stream` |
 //! | connections and their limits | `serve` |
 
 use std::sync::Arc;
@@ -61,14 +65,18 @@ mod health;
 mod instance;
 mod kafka;
 mod list;
+mod log_level;
 mod metrics;
 mod page;
 mod pause;
 mod precondition;
 mod probes;
 mod problem;
+mod revert;
 mod rewind;
+mod series;
 mod serve;
+mod stream;
 mod tasks;
 mod text;
 mod topics;
@@ -81,8 +89,10 @@ mod write_tests;
 
 pub use document::{document, document_text};
 pub use health::{Check, HealthReport};
+pub use log_level::LogLevel;
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use serve::serve;
+pub use stream::StreamLog;
 
 /// What the API may ask the supervisor for.
 pub trait Actions: Send + Sync + 'static {
@@ -241,6 +251,10 @@ pub struct ApiState {
     pub beats: Vec<Beat>,
     /// What `/readyz` asks of the outside.
     pub readiness_require: Vec<Dependency>,
+    /// The log's filter.
+    pub log_level: Arc<dyn LogLevel>,
+    /// What the streams of changes have in common.
+    pub stream: Arc<StreamLog>,
     /// Host names under which the API answers, besides the loopback ones.
     pub allowed_hosts: Vec<String>,
     /// Limits of the HTTP server.
@@ -278,7 +292,7 @@ pub fn router(state: ApiState) -> Router {
 
 /// Points a person who opens the bare address to what is there.
 async fn index() -> impl IntoResponse {
-    let pointer = "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/events\n/api/v1/dead-letters\n/api/v1/changes\n/api/v1/kafka/topics\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
+    let pointer = "drover\n\n/api/v1/topics\n/api/v1/tasks\n/api/v1/events\n/api/v1/stream\n/api/v1/dead-letters\n/api/v1/changes\n/api/v1/kafka/topics\n/api/v1/sources\n/api/v1/info\n/healthz?verbose\n/metrics\n/openapi.json\n";
     ([(header::CONTENT_TYPE, text::PLAIN)], pointer)
 }
 

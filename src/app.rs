@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{ApiState, StaticInfo};
+use crate::api::{ApiState, LogLevel, StaticInfo};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
@@ -72,11 +72,13 @@ pub struct Options {
     pub member_settings: BTreeMap<String, String>,
     /// Crashes on purpose, in the demo.
     pub mishaps: Option<Mishaps>,
+    /// The log's filter, which belongs to whoever has begun the log.
+    pub log_level: Arc<dyn LogLevel>,
 }
 
 impl Options {
     /// The options of `drover run` with nothing but a configuration.
-    pub fn new(config_path: PathBuf) -> Self {
+    pub fn new(config_path: PathBuf, log_level: Arc<dyn LogLevel>) -> Self {
         Self {
             config_path,
             listen: None,
@@ -85,6 +87,7 @@ impl Options {
             variables: BTreeMap::new(),
             member_settings: BTreeMap::new(),
             mishaps: None,
+            log_level,
         }
     }
 }
@@ -372,6 +375,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
             (Component::Reconcile.to_string(), reconcile_beats),
             (Component::Status.to_string(), observe_beats),
         ],
+        log_level: options.log_level.clone(),
+        stream: Arc::default(),
         readiness_require: config.readiness_require.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
         http: config.http.clone(),

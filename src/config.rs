@@ -23,6 +23,7 @@ mod native;
 mod not_yet;
 mod properties;
 mod reader;
+pub(crate) use reader::parse_duration;
 mod topics;
 mod tree;
 

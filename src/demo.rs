@@ -16,12 +16,14 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::Stream;
 use jiff::Timestamp;
 use tokio::time::MissedTickBehavior;
 
+use crate::api::LogLevel;
 use crate::app::{self, End, Instance, StartError};
 use crate::config::{self, LoadError, Loaded};
 use crate::kafka::mock::{MockBroker, MockError, Produced};
@@ -136,7 +138,12 @@ impl Demo {
     }
 
     /// Runs until `signals` yields, and stops in order.
-    pub async fn run(self, screen: &Screen, signals: impl Stream<Item = &'static str> + Unpin) -> Result<End, DemoError> {
+    pub async fn run(
+        self,
+        screen: &Screen,
+        log_level: Arc<dyn LogLevel>,
+        signals: impl Stream<Item = &'static str> + Unpin,
+    ) -> Result<End, DemoError> {
         let mishaps = Mishaps::default();
         let options = app::Options {
             listen: self.options.listen,
@@ -145,7 +152,7 @@ impl Demo {
             variables: self.variables.clone(),
             member_settings: self.broker.member_settings(),
             mishaps: (!self.options.calm).then(|| mishaps.clone()),
-            ..app::Options::new(self.config_path.clone())
+            ..app::Options::new(self.config_path.clone(), log_level)
         };
         let instance = Instance::start(&self.loaded, &options)?;
         let dir = &self.options.dir;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -150,9 +151,9 @@ fn run(arguments: RunArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    start_logging(loaded.config.log_level.as_deref());
+    let log_level = start_logging(loaded.config.log_level.as_deref());
     log_panics();
-    let options = app::Options { listen: arguments.listen, insecure: arguments.insecure, ..app::Options::new(arguments.config) };
+    let options = app::Options { listen: arguments.listen, insecure: arguments.insecure, ..app::Options::new(arguments.config, log_level) };
     let result = until_signalled(async |signals| app::run(loaded, options, signals).await);
     match result {
         Ok(Ok(end)) => code_of(end),
@@ -176,9 +177,9 @@ fn demo(arguments: DemoArgs) -> ExitCode {
     };
     let screen = Screen::stderr();
     let above = screen.clone();
-    start_logging_to(prepared.log_level().unwrap_or(screen.log_filter()), move || above.writer());
+    let log_level = start_logging_to(prepared.log_level().unwrap_or(screen.log_filter()), move || above.writer());
     log_panics();
-    let result = until_signalled(async |signals| prepared.run(&screen, signals).await);
+    let result = until_signalled(async |signals| prepared.run(&screen, log_level, signals).await);
     match result {
         Ok(Ok(end)) => code_of(end),
         Ok(Err(error)) => {
@@ -264,12 +265,12 @@ fn log_panics() {
 }
 
 /// Logs go to stderr; `DROVER_LOG` wins over the file's level.
-fn start_logging(configured: Option<&str>) {
-    start_logging_to(configured.unwrap_or("info"), std::io::stderr);
+fn start_logging(configured: Option<&str>) -> Arc<dyn api::LogLevel> {
+    start_logging_to(configured.unwrap_or("info"), std::io::stderr)
 }
 
 /// The same through `writer`, which leads to stderr.
-fn start_logging_to(filter: &str, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) {
+fn start_logging_to(filter: &str, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) -> Arc<dyn api::LogLevel> {
     let asked = std::env::var("DROVER_LOG").ok().filter(|text| !text.is_empty());
     let parsed = asked.as_deref().map(EnvFilter::try_new);
     let refused = parsed.as_ref().and_then(|parsed| parsed.as_ref().err()).map(ToString::to_string);
@@ -277,9 +278,41 @@ fn start_logging_to(filter: &str, writer: impl for<'writer> MakeWriter<'writer> 
     // https://no-color.org: set and not empty.
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
     let has_colours = !is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(writer).with_ansi(has_colours).init();
+    let shown = filter.to_string();
+    let log =
+        tracing_subscriber::fmt().fmt_fields(OneLine).with_env_filter(filter).with_writer(writer).with_ansi(has_colours).with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
     if let Some(error) = refused {
         tracing::warn!(error, "DROVER_LOG is no filter and is passed over; write it as info,drover::sink=debug");
+    }
+    Arc::new(RunningLog { shown: Mutex::new(shown), reload: Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())) })
+}
+
+/// The log that was begun, whose filter can be another.
+struct RunningLog {
+    shown: Mutex<String>,
+    reload: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+}
+
+impl fmt::Debug for RunningLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningLog").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
+impl api::LogLevel for RunningLog {
+    fn filter(&self) -> String {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, filter: &str) -> Result<(), String> {
+        let parsed = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        // Held over the change, so that two at once are shown in the order in which they came.
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.reload)(parsed)?;
+        filter.clone_into(&mut shown);
+        Ok(())
     }
 }
 
@@ -318,7 +351,6 @@ impl fmt::Write for Escaping<'_> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
 
     use super::*;
 

@@ -6,6 +6,7 @@
 pub mod derive;
 pub mod events;
 pub mod rate;
+pub mod series;
 mod types;
 
 pub use types::*;

@@ -18,9 +18,6 @@ use crate::desired::store::ChangesQuery;
 use crate::status::Change;
 use crate::topic::TopicName;
 
-/// Characters of a ULID.
-const ID_LENGTH: usize = 26;
-
 /// A page of changes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChangeList {
@@ -60,7 +57,7 @@ fn parse(uri: &Uri) -> Result<(ChangesQuery, String), ApiError> {
 /// The id that a cursor's key names.
 fn place(keys: Vec<Key>) -> Result<String, ApiError> {
     match keys.as_slice() {
-        [Key::Text(id)] if id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(id.clone()),
+        [Key::Text(id)] if extract::is_change_id(id) => Ok(id.clone()),
         _ => Err(ApiError::at(ProblemCode::InvalidRequest, "/query/cursor", "it is not a cursor of this list")),
     }
 }

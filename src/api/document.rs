@@ -16,14 +16,14 @@ use utoipa_axum::routes;
 use super::problem::problems;
 use super::text::{self, Form, Table};
 use super::{FieldError, Problem, ProblemCode, Shared};
-use super::{changes, dead_letters, edit, events, instance, kafka, metrics, pause, probes, rewind, tasks, topics};
+use super::{changes, dead_letters, edit, events, instance, kafka, log_level, metrics, pause, probes, revert, rewind, series, stream, tasks, topics};
 use crate::status::Health;
 
 /// The document as it is checked in.
 const CHECKED_IN: &[u8] = include_bytes!("../../openapi/openapi.json");
 
-/// Schemas whose absent fields mean something: they are given by clients or stored as given.
-const SPARSE_SCHEMAS: [&str; 5] = ["SpecFields", "TopicPatch", "PauseBody", "TopicRewind", "TaskRewind"];
+/// Schemas whose absent fields mean something: they are given by clients, stored as given, or were not asked for.
+const SPARSE_SCHEMAS: [&str; 6] = ["SpecFields", "TopicPatch", "PauseBody", "TopicRewind", "TaskRewind", "SeriesColumns"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,12 +55,15 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(pause::pause_topic, pause::resume_topic))
         .routes(routes!(topics::restart_topic))
         .routes(routes!(rewind::rewind_topic))
+        .routes(routes!(series::get_topic_series))
         .routes(routes!(tasks::list_tasks))
         .routes(routes!(tasks::get_task))
         .routes(routes!(tasks::restart_task))
         .routes(routes!(rewind::rewind_task))
         .routes(routes!(changes::list_changes))
+        .routes(routes!(revert::revert_change))
         .routes(routes!(events::list_events))
+        .routes(routes!(stream::stream_events))
         .routes(routes!(dead_letters::list_dead_letters))
         .routes(routes!(dead_letters::get_dead_letter, dead_letters::delete_dead_letter))
         .routes(routes!(dead_letters::redrive_dead_letters))
@@ -68,6 +71,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(instance::list_sources))
         .routes(routes!(instance::confirm_source))
         .routes(routes!(instance::get_info))
+        .routes(routes!(instance::list_instances))
+        .routes(routes!(log_level::get_log_level, log_level::set_log_level))
         .routes(routes!(kafka::list_kafka_topics))
         .routes(routes!(probes::get_livez))
         .routes(routes!(probes::get_readyz))

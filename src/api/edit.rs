@@ -272,6 +272,42 @@ async fn answer_written(state: &Shared, name: &TopicName, fields: SpecFields, ou
     response
 }
 
+/// Makes the entry what it was before a change: these fields, or none.
+pub(super) async fn restore(
+    state: &Shared,
+    name: &TopicName,
+    fields: Option<SpecFields>,
+    precondition: Precondition,
+    author: Author,
+) -> Result<Response, ApiError> {
+    let desired = write::desired(state)?;
+    match fields {
+        Some(fields) => {
+            let (fields, _) = outcome_of(&Edit::Put(fields), &desired, name, None).map_err(write::invalid)?;
+            let action = ChangeAction::Revert;
+            let outcome =
+                write::write(state.store.put_topic(name, fields.clone(), precondition, action, author.clone())).await.map_err(write::problem)?;
+            write::audit(action, name, &author, Some(outcome.revision));
+            Ok(answer_written(state, name, fields, outcome).await)
+        }
+        None => {
+            let remaining = without_entry(&desired, name);
+            let revision = write::write(state.store.delete_topic(name, precondition, author.clone())).await.map_err(write::problem)?;
+            write::audit(ChangeAction::Delete, name, &author, Some(revision));
+            Ok(answer_removed(state, name, remaining, revision).await)
+        }
+    }
+}
+
+/// The topic with this entry, or with none; `None` where nothing names it then.
+pub(super) fn preview(state: &Shared, name: &TopicName, fields: Option<SpecFields>) -> Result<Option<DesiredTopic>, ApiError> {
+    let desired = write::desired(state)?;
+    Ok(match fields {
+        Some(fields) => with_entry(&desired, name, &fields, 0),
+        None => without_entry(&desired, name),
+    })
+}
+
 async fn try_change(
     state: &Shared,
     desired: &Desired,

@@ -150,6 +150,10 @@ pub(super) struct TaskPath(pub(super) TopicName, pub(super) i32);
 #[derive(Debug)]
 pub(super) struct LetterPath(pub(super) String);
 
+/// The change that a path names.
+#[derive(Debug)]
+pub(super) struct ChangePath(pub(super) String);
+
 /// The kind of source that a path names.
 #[derive(Debug)]
 pub(super) struct SourcePath(pub(super) SourceKind);
@@ -210,6 +214,24 @@ impl FromRequestParts<Shared> for LetterPath {
         }
         Ok(Self(id.to_owned()))
     }
+}
+
+impl FromRequestParts<Shared> for ChangePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ApiError> {
+        let segments = segments(parts).await?;
+        let id = segment(&segments, "id");
+        if !is_change_id(id) {
+            return Err(ApiError::at(ProblemCode::ValidationFailed, "/path/id", "a change's id is a ULID: 26 letters and digits"));
+        }
+        Ok(Self(id.to_owned()))
+    }
+}
+
+/// Whether the text has the form of a ULID.
+pub(super) fn is_change_id(id: &str) -> bool {
+    id.len() == 26 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Whether the text has the form of a document id, so that nothing else reaches a store.

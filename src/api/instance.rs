@@ -1,5 +1,7 @@
 //! The instance: what it is, how its parts are, and the sources of its topics.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -116,6 +118,96 @@ pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: Hea
         },
         memory: snapshot.memory,
     }))
+}
+
+/// A member of the group that runs drover.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Instance {
+    /// Its name.
+    #[schema(example = "host-1")]
+    instance: String,
+    /// Whether it is the one that answers.
+    is_self: bool,
+    /// The program's version.
+    version: String,
+    /// When the process started.
+    #[serde(with = "time_text")]
+    started_at: Timestamp,
+    /// The worst of its tasks, topics, parts and sources.
+    health: Health,
+    /// Whether it shuts down.
+    draining: bool,
+    /// Partitions that it has.
+    partitions: usize,
+    /// Its tasks by state.
+    tasks: BTreeMap<String, usize>,
+    /// Records settled per second.
+    records_per_second: f64,
+}
+
+/// The instances.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InstanceList {
+    /// The instances.
+    items: Vec<Instance>,
+    /// Always `null`: there is one page.
+    next: Option<String>,
+    /// Whose view this is.
+    scope: Scope,
+}
+
+/// Lists the instances
+///
+/// This instance alone, as `scope` says: what others do is theirs to tell. With `Accept: text/plain` the answer is a table for people.
+#[utoipa::path(
+    get,
+    path = "/api/v1/instances",
+    tag = "instance",
+    responses(
+        (status = 200, description = "The instances", headers(("x-request-id" = String, description = "The request's id")),
+            content((InstanceList = "application/json"), (String = "text/plain"))),
+        InstanceProblems,
+    ),
+)]
+pub(super) async fn list_instances(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let form = text::negotiate(&headers, &[Form::Json, Form::Text])?;
+    Params::of(&uri, "")?.finish()?;
+    let snapshot = state.now();
+    let mut tasks: BTreeMap<String, usize> = BTreeMap::new();
+    for task in snapshot.tasks.iter().filter(|task| task.instance.is_some()) {
+        *tasks.entry(task.state.as_str().to_owned()).or_default() += 1;
+    }
+    let instance = Instance {
+        instance: state.info.instance.clone(),
+        is_self: true,
+        version: state.info.version.clone(),
+        started_at: state.info.started_at,
+        health: health::overall(&snapshot).status,
+        draining: snapshot.draining,
+        partitions: snapshot.assignments.len(),
+        tasks,
+        records_per_second: snapshot.topics.iter().map(|topic| topic.status.records_per_second).sum(),
+    };
+    let body = match form {
+        Form::Json => document::json(&InstanceList { items: vec![instance], next: None, scope: Scope::Instance })?,
+        Form::Text => instance_table(&instance).into_bytes(),
+    };
+    Ok(document::answer(form, body))
+}
+
+fn instance_table(instance: &Instance) -> String {
+    let mut table = Table::new(&["INSTANCE", "HEALTH", "VERSION", "PARTITIONS", "TASKS", "RATE", "STARTED"]);
+    let tasks: Vec<String> = instance.tasks.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    table.row([
+        instance.instance.clone(),
+        document::health_name(instance.health).to_owned(),
+        instance.version.clone(),
+        instance.partitions.to_string(),
+        if tasks.is_empty() { "-".to_owned() } else { tasks.join(", ") },
+        format!("{:.1}", instance.records_per_second),
+        format!("{:.0}", instance.started_at),
+    ]);
+    table.render()
 }
 
 /// Lists the sources of topics

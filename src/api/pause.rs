@@ -18,7 +18,7 @@ use super::problem::{ApiError, problems};
 use super::write::{self, By};
 use super::{FieldError, Shared, body, fields};
 use crate::desired::DesiredTopic;
-use crate::desired::store::StoreError;
+use crate::desired::store::{Author, StoreError};
 use crate::status::{ChangeAction, Pause};
 use crate::topic::TopicName;
 
@@ -72,12 +72,16 @@ pub(super) async fn pause_topic(
     let asked = fields::pause(values, now).map_err(write::invalid)?;
     let topic = write::named(&state, &name).await?;
     let pause = renewed(running(&state, &name, now).as_ref(), asked, &author.actor, now);
-    let outcome = write::write(state.store.put_pause(&name, pause.clone(), author.clone())).await.map_err(write::problem)?;
-    write::audit(ChangeAction::Pause, &name, &author, Some(outcome.revision));
+    lay(&state, &name, &topic, pause, author).await
+}
 
-    let is_applied = write::applied(&state, outcome.revision).await;
-    let shown = if is_applied { write::shown(&state.now(), &name) } else { None };
-    let shown = shown.unwrap_or_else(|| write::projected(&state, &name, &with_pause(&topic, Some(pause))));
+/// Lays this pause over the topic and answers with it.
+pub(super) async fn lay(state: &Shared, name: &TopicName, topic: &DesiredTopic, pause: Pause, author: Author) -> Result<Response, ApiError> {
+    let outcome = write::write(state.store.put_pause(name, pause.clone(), author.clone())).await.map_err(write::problem)?;
+    write::audit(ChangeAction::Pause, name, &author, Some(outcome.revision));
+    let is_applied = write::applied(state, outcome.revision).await;
+    let shown = if is_applied { write::shown(&state.now(), name) } else { None };
+    let shown = shown.unwrap_or_else(|| write::projected(state, name, &with_pause(topic, Some(pause))));
     Ok(write::topic_answer(StatusCode::OK, shown, is_applied))
 }
 

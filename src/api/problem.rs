@@ -271,6 +271,11 @@ impl ApiError {
         Self::with_errors(code, vec![FieldError { pointer: pointer.to_owned(), code: field_code.to_owned(), detail: detail.into() }])
     }
 
+    /// Whether it is drover's or a server's, and not the request's.
+    pub(super) fn is_server_error(&self) -> bool {
+        self.code.status().is_server_error()
+    }
+
     /// What is wrong, place by place; an error of the request as a whole stands at the root.
     pub(super) fn into_errors(self) -> Vec<FieldError> {
         if self.errors.is_empty() {

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::ApiState;
+use super::stream::Closing;
 
 /// How long answers that are under way may take once the API stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -145,7 +146,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         place.leave();
-        answer(router.clone(), request, peer)
+        answer(router.clone(), request, peer, Closing(cancel.clone()))
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD_BYTES).half_close(false);
@@ -167,9 +168,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_
     }
 }
 
-async fn answer(router: Router, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, Infallible> {
+async fn answer(router: Router, request: Request<Incoming>, peer: SocketAddr, closing: Closing) -> Result<Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Peer(peer));
+    // An answer without end has to end itself when the server stops.
+    request.extensions_mut().insert(closing);
     router.oneshot(request).await
 }
 
@@ -391,6 +394,33 @@ mod tests {
             .await
         };
         let _held = tokio::time::timeout(GRACE + Duration::from_secs(5), stopped).await.expect("stopped in time");
+    }
+
+    #[tokio::test]
+    async fn silent_streams_do_not_delay_the_stop_and_are_told() {
+        let mut state = state();
+        state.http.max_connections = 100;
+        // Its sender must live: without one streams end by themselves.
+        let (_snapshots, receiver) = tokio::sync::watch::channel(state.now());
+        state.snapshot = receiver;
+        let (stopped_at, mut streams) = against(state, async |address| {
+            let mut streams = Vec::new();
+            for _ in 0..20 {
+                let mut stream = TcpStream::connect(address).await.expect("connected");
+                stream.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+                let mut head = [0; 15];
+                stream.read_exact(&mut head).await.expect("an answer");
+                assert_eq!(&head, b"HTTP/1.1 200 OK");
+                streams.push(stream);
+            }
+            (Instant::now(), streams)
+        })
+        .await;
+        assert!(stopped_at.elapsed() < GRACE, "{:?}", stopped_at.elapsed());
+        for stream in &mut streams {
+            let rest = read_all(stream).await;
+            assert!(rest.contains("event: bye"), "{rest}");
+        }
     }
 
     #[tokio::test]

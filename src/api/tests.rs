@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::write_tests::{Mood, MoodyStore, StubOutlook};
-use super::{ActionError, Actions, ApiState, ProblemCode, RestartedPartition, RewindTo, RewoundPartition, StaticInfo, document, router};
+use super::{ActionError, Actions, ApiState, LogLevel, ProblemCode, RestartedPartition, RewindTo, RewoundPartition, StaticInfo, document, router};
 use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query, Seen};
 use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
+use crate::status::series::Series;
 use crate::status::{
     Component, Exit, ExitCause, Health, LastMinute, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus,
     Task, TaskState, Topic, TopicStatus,
@@ -171,6 +172,7 @@ pub(super) fn snapshot() -> Snapshot {
         recreations: BTreeMap::new(),
         marks: Arc::default(),
         events: events(),
+        series: Series::default(),
     }
 }
 
@@ -319,6 +321,24 @@ fn broken() -> Error {
     Error::Unavailable { what: "read".to_owned(), remedy: "look at the store", source: "planted-secret".into() }
 }
 
+/// A log filter that takes everything but `refused=info`.
+#[derive(Debug, Default)]
+struct FixedLog(std::sync::Mutex<String>);
+
+impl LogLevel for FixedLog {
+    fn filter(&self) -> String {
+        self.0.lock().expect("not poisoned").clone()
+    }
+
+    fn set(&self, filter: &str) -> Result<(), String> {
+        if filter == "refused=info" {
+            return Err("refused".to_owned());
+        }
+        filter.clone_into(&mut self.0.lock().expect("not poisoned"));
+        Ok(())
+    }
+}
+
 pub(super) fn state() -> ApiState {
     with_snapshot(snapshot())
 }
@@ -344,6 +364,8 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
             memory_bytes: 4,
         }),
         beats: vec![("reconcile".to_owned(), watch::channel(Instant::now()).1)],
+        log_level: Arc::new(FixedLog::default()),
+        stream: Arc::default(),
         readiness_require: Vec::new(),
         allowed_hosts: vec!["drover.example".to_owned()],
         http: HttpConfig { open_probes: true, open_metrics: true, max_connections: 4, max_body: 64, header_timeout: Duration::from_millis(300) },
@@ -451,6 +473,9 @@ async fn every_read_answers_as_declared() {
         ("/api/v1/kafka/topics", "/api/v1/kafka/topics"),
         ("/api/v1/sources", "/api/v1/sources"),
         ("/api/v1/info", "/api/v1/info"),
+        ("/api/v1/instances", "/api/v1/instances"),
+        ("/api/v1/log-level", "/api/v1/log-level"),
+        ("/api/v1/topics/{topic}/series", "/api/v1/topics/orders/series"),
         ("/livez", "/livez"),
         ("/readyz", "/readyz"),
         ("/healthz", "/healthz"),
@@ -468,9 +493,16 @@ async fn every_read_answers_as_declared() {
 
 #[tokio::test]
 async fn every_list_says_whose_view_it_is() {
-    for path in
-        ["/api/v1/topics", "/api/v1/tasks", "/api/v1/events", "/api/v1/dead-letters", "/api/v1/changes", "/api/v1/kafka/topics", "/api/v1/sources"]
-    {
+    for path in [
+        "/api/v1/topics",
+        "/api/v1/tasks",
+        "/api/v1/events",
+        "/api/v1/dead-letters",
+        "/api/v1/changes",
+        "/api/v1/kafka/topics",
+        "/api/v1/sources",
+        "/api/v1/instances",
+    ] {
         let json = get(path).await.json();
         assert_eq!(json["scope"], "instance", "{path}");
         assert!(json.get("next").is_some_and(Value::is_null), "{path}");
@@ -1205,4 +1237,40 @@ fn codes_on_the_wire_are_the_documented_ones() {
         assert!(code.status().is_client_error() || code.status().is_server_error());
         assert!(!code.title().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_series_has_columns_of_equal_length_and_only_those_asked_for() {
+    let mut snapshot = snapshot();
+    for second in [0, 5, 10] {
+        snapshot.topics[2].status.restarts_total = second;
+        snapshot.taken_at = noon() + SignedDuration::from_secs(i64::try_from(second).expect("small"));
+        snapshot.series = snapshot.series.with(&snapshot.topics, snapshot.taken_at);
+    }
+    let state = with_snapshot(snapshot);
+    let all = ask(&state, "GET", "/api/v1/topics/orders/series", &[]).await;
+    assert_declared("GET", "/api/v1/topics/{topic}/series", &all);
+    let json = all.json();
+    assert_eq!((&json["topic"], &json["step_seconds"], json["at"].as_array().map(Vec::len)), (&Value::from("orders"), &Value::from(5), Some(3)));
+    assert_eq!(json["columns"]["lag"], serde_json::json!([50, 50, 50]));
+    assert_eq!(json["columns"]["restarts_total"], serde_json::json!([0, 5, 10]));
+    assert_eq!(json["columns"]["records_per_second"].as_array().map(Vec::len), Some(3));
+    let unknown = ask(&state, "GET", "/api/v1/topics/golang_log/series?metric=lag&window=5s&step=1m", &[]).await.json();
+    assert_eq!((&unknown["columns"], &unknown["step_seconds"]), (&serde_json::json!({"lag": [null]}), &Value::from(60)));
+    for query in ["metric=nope", "metric=", "window=1s", "window=16m", "step=0s", "step=5", "nope=1"] {
+        let answer = ask(&state, "GET", &format!("/api/v1/topics/orders/series?{query}"), &[]).await;
+        assert_problem(&answer, ProblemCode::InvalidRequest);
+        assert_declared("GET", "/api/v1/topics/{topic}/series", &answer);
+    }
+    assert_problem(&ask(&state, "GET", "/api/v1/topics/nowhere/series", &[]).await, ProblemCode::NotFound);
+}
+
+#[tokio::test]
+async fn the_instance_lists_itself() {
+    let json = get("/api/v1/instances").await.json();
+    let row = &json["items"][0];
+    assert_eq!((&row["instance"], &row["is_self"], &row["tasks"]), (&Value::from("host-1"), &Value::from(true), &serde_json::json!({"running": 4})));
+    let table = ask(&state(), "GET", "/api/v1/instances", &[("accept", "text/plain")]).await;
+    assert!(table.text().starts_with("INSTANCE  HEALTH"), "{}", table.text());
+    assert!(table.text().contains("4 running"), "{}", table.text());
 }

@@ -18,7 +18,13 @@ pub(super) enum Form {
     Text,
 }
 
-impl Form {
+/// What a client may choose from by `Accept`.
+pub(super) trait Offer: Copy {
+    /// Type and subtype, in lower case.
+    fn media_type(self) -> (&'static str, &'static str);
+}
+
+impl Offer for Form {
     fn media_type(self) -> (&'static str, &'static str) {
         match self {
             Self::Json => ("application", "json"),
@@ -28,7 +34,7 @@ impl Form {
 }
 
 /// The form that the client likes best; the first offer without an `Accept`, 406 when it accepts none.
-pub(super) fn negotiate(headers: &HeaderMap, offers: &[Form]) -> Result<Form, ApiError> {
+pub(super) fn negotiate<O: Offer>(headers: &HeaderMap, offers: &[O]) -> Result<O, ApiError> {
     preferred(headers, offers).ok_or_else(|| {
         let names: Vec<String> = offers.iter().map(|form| format!("{}/{}", form.media_type().0, form.media_type().1)).collect();
         ApiError::new(ProblemCode::NotAcceptable, format!("this path answers with {}", names.join(" or ")))
@@ -36,13 +42,13 @@ pub(super) fn negotiate(headers: &HeaderMap, offers: &[Form]) -> Result<Form, Ap
 }
 
 /// The form that the client likes best, by RFC 9110's rules: the most specific range decides an offer's weight; equal weights go by the order of the offers.
-pub(super) fn preferred(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
+pub(super) fn preferred<O: Offer>(headers: &HeaderMap, offers: &[O]) -> Option<O> {
     let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().map(|value| value.to_str().unwrap_or("unreadable")).collect();
     let accept = values.join(",");
     if accept.trim().is_empty() {
         return offers.first().copied();
     }
-    let mut best: Option<(u16, Form)> = None;
+    let mut best: Option<(u16, O)> = None;
     for offer in offers {
         let weight = weight_of(&accept, *offer);
         if weight > 0 && best.is_none_or(|(highest, _)| weight > highest) {
@@ -53,7 +59,7 @@ pub(super) fn preferred(headers: &HeaderMap, offers: &[Form]) -> Option<Form> {
 }
 
 /// The weight, 0 to 1000, that an `Accept` gives to a form.
-fn weight_of(accept: &str, form: Form) -> u16 {
+fn weight_of(accept: &str, form: impl Offer) -> u16 {
     let (kind, subtype) = form.media_type();
     let mut best = (0u8, 0u16);
     for range in accept.split(',') {

@@ -968,6 +968,111 @@ async fn changes_tell_who_did_what_when() {
     assert!(lines[2].starts_with("# there are more rows"), "{lines:?}");
 }
 
+const REVERT: &str = "/api/v1/changes/{id}/revert";
+
+impl Bench {
+    /// The id of the newest change.
+    async fn newest_change(&self) -> String {
+        let changes = self.ask("GET", "/api/v1/changes?limit=1", &[], "").await.json();
+        changes["items"][0]["id"].as_str().expect("an id").to_owned()
+    }
+
+    async fn revert(&self, id: &str, query: &str) -> Answer {
+        let answer = self.ask("POST", &format!("/api/v1/changes/{id}/revert{query}"), &[], "").await;
+        assert_declared("POST", REVERT, &answer);
+        answer
+    }
+}
+
+#[tokio::test]
+async fn each_kind_of_change_is_reverted_and_the_revert_too() {
+    let bench = Bench::new();
+    bench.put("orders", r#"{"format": "json"}"#).await;
+    let created = bench.newest_change().await;
+    bench.ask("PATCH", "/api/v1/topics/orders", &[], r#"{"format": "text"}"#).await;
+    let patched = bench.newest_change().await;
+
+    let tried = bench.revert(&patched, "?dry_run=true").await.json();
+    assert_eq!((&tried["valid"], &tried["action"], &tried["resolved"]["spec"]["format"]), (&json!(true), &json!("update"), &json!("json")));
+    assert_eq!(bench.get("orders").await.json()["overrides"], json!({"format": "text"}), "a dry run changed something");
+    let back = bench.revert(&patched, "").await;
+    assert_eq!((back.status, &back.json()["overrides"]), (StatusCode::OK, &json!({"format": "json"})));
+    let reverted = bench.newest_change().await;
+    assert_eq!(bench.ask("GET", "/api/v1/changes?limit=1", &[], "").await.names("action"), ["revert"]);
+    assert_eq!(bench.revert(&reverted, "").await.json()["overrides"], json!({"format": "text"}));
+
+    // What the first change made is not there any more.
+    assert_problem(&bench.revert(&created, "").await, ProblemCode::PreconditionFailed);
+    let refused = bench.revert(&created, "?dry_run=true").await;
+    assert_eq!((refused.status, &refused.json()["valid"]), (StatusCode::OK, &json!(false)));
+
+    bench.ask("DELETE", "/api/v1/topics/orders", &[], "").await;
+    let deleted = bench.newest_change().await;
+    let again = bench.revert(&deleted, "").await;
+    assert_eq!((again.status, &again.json()["overrides"]), (StatusCode::CREATED, &json!({"format": "text"})));
+    assert_eq!(again.header("location"), "/api/v1/topics/orders");
+    bench.put("other", "{}").await;
+    let other = bench.newest_change().await;
+    assert_eq!(bench.revert(&other, "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(bench.get("other").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_pause_is_reverted_to_the_one_before_it_and_to_none() {
+    let bench = Bench::new();
+    bench.ask("PUT", "/api/v1/topics/filed/pause", &[], r#"{"reason": "first"}"#).await;
+    let first = bench.newest_change().await;
+    bench.ask("PUT", "/api/v1/topics/filed/pause", &[], r#"{"reason": "second"}"#).await;
+    let second = bench.newest_change().await;
+    assert_problem(&bench.revert(&first, "").await, ProblemCode::PreconditionFailed);
+    assert_eq!(bench.revert(&second, "").await.json()["paused"]["reason"], "first");
+    assert_eq!(bench.revert(&first, "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(bench.get("filed").await.json()["paused"], Value::Null);
+    let resumed = bench.newest_change().await;
+    assert_eq!(bench.revert(&resumed, "").await.json()["paused"]["reason"], "first");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reverted_says_why() {
+    let bench = Bench::new();
+    for id in ["x", "a/b", "%2e%2e", "01JF8Z5Q4W9G2M7XKTB3N6VRH%00"] {
+        let answer = bench.ask("POST", &format!("/api/v1/changes/{}/revert", id.replace('/', "%2F")), &[], "").await;
+        assert_problem(&answer, ProblemCode::ValidationFailed);
+    }
+    assert_problem(&bench.revert("01JF8Z5Q4W9G2M7XKTB3N6VRHC", "").await, ProblemCode::NotFound);
+    let author = Author { actor: "me".to_owned(), source: "api", request_id: None };
+    bench.store.note(&name("filed"), ChangeAction::Rewind, Some(json!({"0": 5})), Some(json!({"0": 1})), author).await.expect("noted");
+    let rewound = bench.newest_change().await;
+    assert_problem(&bench.revert(&rewound, "").await, ProblemCode::ValidationFailed);
+    for (mood, code) in [(Mood::Unavailable, ProblemCode::StoreUnavailable), (Mood::Silent, ProblemCode::StoreUnavailable)] {
+        let answer = ask(&moody(mood), "POST", "/api/v1/changes/01JF8Z5Q4W9G2M7XKTB3N6VRHC/revert", &[], b"").await;
+        assert_problem(&answer, code);
+    }
+}
+
+#[tokio::test]
+async fn a_log_filter_is_set_shown_and_refused_when_it_is_none() {
+    let bench = Bench::new();
+    let set = bench.ask("PUT", "/api/v1/log-level", &[], r#"{"filter": "info,drover::sink=debug"}"#).await;
+    assert_declared("PUT", "/api/v1/log-level", &set);
+    assert_eq!((set.status, set.json()), (StatusCode::OK, json!({"filter": "info,drover::sink=debug"})));
+    for (body, pointer) in [
+        (r#"{"filter": "banana"}"#, "/filter"),
+        (r#"{"filter": "refused=info"}"#, "/filter"),
+        (r#"{"filter": 5}"#, "/filter"),
+        (r#"{"filter": null}"#, "/filter"),
+        ("{}", "/filter"),
+        (r#"{"filter": "info", "more": 1}"#, "/more"),
+    ] {
+        let answer = bench.ask("PUT", "/api/v1/log-level", &[], body).await;
+        assert_problem(&answer, ProblemCode::ValidationFailed);
+        assert_declared("PUT", "/api/v1/log-level", &answer);
+        assert_eq!(answer.json()["errors"][0]["pointer"], pointer, "{body}");
+    }
+    assert_problem(&bench.ask("PUT", "/api/v1/log-level", &[], "").await, ProblemCode::InvalidRequest);
+    assert_eq!(bench.ask("GET", "/api/v1/log-level", &[], "").await.json(), json!({"filter": "info,drover::sink=debug"}));
+}
+
 #[tokio::test]
 async fn a_stale_source_is_confirmed_and_a_healthy_one_does_not_mind() {
     let bench = Bench::new();

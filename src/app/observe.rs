@@ -26,6 +26,7 @@ use crate::sink::{SinkHandle, SinkStats};
 use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, TaskInput, TopicInput};
 use crate::status::events::{self, EventLog, Marks};
 use crate::status::rate::{Counter, RATE_WINDOW, Window};
+use crate::status::series::Series;
 use crate::status::{Component, LastMinute, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
 use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
 use crate::topic::{TopicName, TopicPartition};
@@ -84,6 +85,7 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
         recreations: BTreeMap::new(),
         marks: Arc::new(Marks::default()),
         events: EventLog::new(now),
+        series: Series::default(),
     }
 }
 
@@ -223,6 +225,7 @@ impl Observer {
         }
         memories.forget(|topic| desired.as_ref().is_some_and(|desired| desired.topics.contains_key(topic)));
 
+        let series = previous.series.with(&topics, now);
         Snapshot {
             taken_at: now,
             topics,
@@ -248,6 +251,7 @@ impl Observer {
             recreations: topics_view.recreations.clone(),
             marks: previous.marks.clone(),
             events: previous.events.clone(),
+            series,
         }
     }
 

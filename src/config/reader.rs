@@ -377,7 +377,8 @@ pub(super) fn printable_line(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// A whole number with `ms`, `s`, `m` (`min`), `h` or `d`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().ok()?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::events::{EventLog, Marks};
+use super::series::Series;
 use super::time_text;
 use crate::topic::{Origin, SourceKind, SourceRef, SpecFields, TopicName, TopicPartition, TopicSpec};
 
@@ -563,4 +564,6 @@ pub struct Snapshot {
     pub marks: Arc<Marks>,
     /// The newest events.
     pub events: EventLog,
+    /// The last quarter of an hour.
+    pub series: Series,
 }

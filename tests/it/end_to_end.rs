@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use drover::api::LogLevel;
 use drover::app::{self, End, Options, StartError};
 use drover::config;
 use drover::kafka::TopicIds;
@@ -30,6 +31,20 @@ use crate::harness::http::{self, Answer};
 use crate::harness::process::free_port;
 use crate::harness::wait::wait_until;
 use crate::sink::stub::{self, ItemRule, StubServer};
+
+/// These tests begin no log.
+#[derive(Debug)]
+struct NoLog;
+
+impl LogLevel for NoLog {
+    fn filter(&self) -> String {
+        "off".to_owned()
+    }
+
+    fn set(&self, _: &str) -> Result<(), String> {
+        Err("there is no log".to_owned())
+    }
+}
 
 /// For tests with a second start. It leaves room for one heartbeat that is late: they come every 3 s.
 pub(crate) const SHORT_SESSION: &str = ", session.timeout.ms: 6000";
@@ -231,7 +246,7 @@ impl World {
         let port = free_port();
         let (signals, received) = mpsc::unbounded();
         let listen = Some(([127, 0, 0, 1], port).into());
-        let options = Options { listen, topic_ids: TopicIds::Absent, ..Options::new(self.config_path()) };
+        let options = Options { listen, topic_ids: TopicIds::Absent, ..Options::new(self.config_path(), Arc::new(NoLog)) };
         let life = self.runtime().spawn(app::run(loaded, options, received));
         App { url: format!("http://127.0.0.1:{port}"), signals, life }
     }

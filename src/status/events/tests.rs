@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::marks;
 use super::*;
 use crate::status::derive::{self, PartitionInput, SlotInput, TaskInput, TopicInput};
+use crate::status::series::Series;
 use crate::status::{
     Component, Exit, Health, LastMinute, LostRange, Memory, Reason, Recreation, SinkTotals, Source, SourceError, Task, TaskState, Topic,
 };
@@ -120,6 +121,7 @@ fn with_tasks(tasks: Vec<Task>) -> Snapshot {
         recreations: BTreeMap::new(),
         marks: Arc::default(),
         events: EventLog::new(at(NOW)),
+        series: Series::default(),
     };
     snapshot.marks = marks::after(&snapshot.marks, &snapshot);
     snapshot

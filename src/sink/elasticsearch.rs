@@ -6,7 +6,7 @@
 //! the queue. Owns gathering, requests, retries and the sink's health. Does not know Kafka, offsets or dead letters.
 //!
 //! How a segment goes through: it is gathered with others until a body is full, or the first of them has waited for `linger`, or one is in a `hurry`; the batch is sent
-//! when fewer than the allowed requests are under way, to the next node that is well. Then:
+//! when fewer than the allowed requests are under way, to the node that is well and has the fewest of them. Then:
 //!
 //! | what comes back | what is done |
 //! |---|---|
@@ -177,6 +177,12 @@ struct Landed {
     took: Duration,
 }
 
+/// A node that failed before was asked for something small.
+struct Proved {
+    node: usize,
+    exchange: Exchange,
+}
+
 /// Why a batch waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
@@ -204,6 +210,8 @@ struct Life<'a> {
     ready: VecDeque<Batch>,
     waiting: Vec<Waiting>,
     flights: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// Beside the requests and not among them: a silent node would hold a slot for most of the time.
+    proofs: FuturesUnordered<BoxFuture<'static, Proved>>,
     nodes: NodeHealth,
     pace: Pace,
     troubles: Troubles,
@@ -225,6 +233,7 @@ impl<'a> Life<'a> {
             ready: VecDeque::new(),
             waiting: Vec::new(),
             flights: FuturesUnordered::new(),
+            proofs: FuturesUnordered::new(),
             nodes: NodeHealth::new(sink.nodes.len(), sink.tuning.node),
             pace: Pace::new(sink.in_flight, sink.tuning.pace_step),
             troubles: Troubles::new(sink.tuning.rejecting_after),
@@ -252,6 +261,10 @@ impl<'a> Life<'a> {
                     self.land(landed);
                     self.publish();
                     self.open.deliver();
+                }
+                Some(proved) = self.proofs.next(), if !self.proofs.is_empty() => {
+                    self.proved(proved);
+                    self.publish();
                 }
                 segment = segments.recv(), if !handles_gone && self.takes_more() => match segment {
                     Some(segment) => self.take(segment),
@@ -318,8 +331,11 @@ impl<'a> Life<'a> {
         self.waiting.iter().map(|waiting| waiting.until).chain(self.gathered_until).min()
     }
 
-    /// Starts as many requests as are allowed.
+    /// Starts as many requests as are allowed, and asks the nodes that may be back for something small.
     fn launch(&mut self, now: Instant) {
+        if !self.ready.is_empty() {
+            self.ask_for_proof(now);
+        }
         while self.flights.len() < self.pace.limit() {
             let Some(batch) = self.ready.pop_front() else { return };
             let id = batch.id;
@@ -329,9 +345,8 @@ impl<'a> Life<'a> {
                 self.publish();
                 continue;
             }
-            let pick = self.nodes.pick(now);
-            let node = pick.and_then(|pick| Some((pick, self.sink.nodes.get(pick.node)?.clone())));
-            let Some((pick, node)) = node else {
+            let pick = self.nodes.pick();
+            let Some((number, node)) = pick.and_then(|number| Some((number, self.sink.nodes.get(number)?.clone()))) else {
                 let until = self.nodes.next_chance(now);
                 self.waiting.push(Waiting { batch, until, hold: Hold::Outage });
                 continue;
@@ -339,9 +354,41 @@ impl<'a> Life<'a> {
             let timeout = self.sink.timeout;
             self.flights.push(Box::pin(async move {
                 let started = Instant::now();
-                let exchange = send(&node, pick.suspect, &batch, timeout).await;
-                Landed { batch, node: pick.node, exchange, took: started.elapsed() }
+                let exchange = send(&node, &batch, timeout).await;
+                Landed { batch, node: number, exchange, took: started.elapsed() }
             }));
+        }
+    }
+
+    fn ask_for_proof(&mut self, now: Instant) {
+        while let Some(number) = self.nodes.next_to_prove(now) {
+            let Some(node) = self.sink.nodes.get(number).cloned() else { continue };
+            let timeout = PING_TIMEOUT.min(self.sink.timeout);
+            self.proofs.push(Box::pin(async move { Proved { node: number, exchange: node.ask("/", timeout).await } }));
+        }
+    }
+
+    /// Any answer is a proof: whether it takes documents, the next request shows.
+    fn proved(&mut self, proved: Proved) {
+        let Proved { node, exchange } = proved;
+        let Exchange::NoAnswer(message) = exchange else {
+            self.nodes.proved(node);
+            // While some node is well, what waits does so for credentials.
+            if !self.nodes.any_well() {
+                self.end_outage_waits();
+            }
+            return;
+        };
+        let now = Instant::now();
+        self.leave_out(node, &message, now);
+        if !self.nodes.any_well() {
+            self.troubles.outage(ReasonCode::SinkUnreachable, message, now);
+        }
+    }
+
+    fn end_outage_waits(&mut self) {
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.hold == Hold::Outage) {
+            self.ready.push_back(waiting.batch);
         }
     }
 
@@ -349,6 +396,7 @@ impl<'a> Life<'a> {
     fn land(&mut self, landed: Landed) {
         let Landed { batch, node, exchange, took } = landed;
         let now = Instant::now();
+        self.nodes.ended(node);
         let outcome = match exchange {
             Exchange::NoAnswer(message) => self.no_answer(batch, node, message, now),
             Exchange::Broken(message) => self.doubtful(batch, node, message, classify::UNKNOWN_REMEDY, now),
@@ -369,9 +417,7 @@ impl<'a> Life<'a> {
             info!(node = self.url_of(node), "a node of the sink answers again");
         }
         self.troubles.answered();
-        for waiting in self.waiting.extract_if(.., |waiting| waiting.hold == Hold::Outage) {
-            self.ready.push_back(waiting.batch);
-        }
+        self.end_outage_waits();
     }
 
     fn url_of(&self, node: usize) -> &str {
@@ -682,12 +728,8 @@ impl Again {
     }
 }
 
-/// Sends a body; a node that failed before first has to answer something small.
-async fn send(node: &Node, suspect: bool, batch: &Batch, timeout: Duration) -> Exchange {
+async fn send(node: &Node, batch: &Batch, timeout: Duration) -> Exchange {
     fail_point!("sink_send");
-    if suspect && let Exchange::NoAnswer(message) = node.ask("/", PING_TIMEOUT.min(timeout)).await {
-        return Exchange::NoAnswer(message);
-    }
     node.bulk(batch.body(), batch.len(), timeout).await
 }
 

@@ -350,15 +350,6 @@ fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
     std::fs::read(path).map_err(|source| SetupError::File { path: path.to_owned(), source })
 }
 
-/// A node to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pick {
-    /// Its number.
-    pub(crate) node: usize,
-    /// Whether it failed before and has to prove itself with something small.
-    pub(crate) suspect: bool,
-}
-
 /// Which nodes answer.
 #[derive(Debug)]
 pub(crate) struct NodeHealth {
@@ -370,9 +361,25 @@ pub(crate) struct NodeHealth {
 #[derive(Debug, Default)]
 struct NodeState {
     failures: u32,
+    /// Bulk requests that have not ended.
+    under_way: usize,
+    /// When it is asked for something small at the earliest; `None`: it is well.
     dead_until: Option<Instant>,
-    /// A request is trying whether it is back.
-    tried: bool,
+    proof: Proof,
+}
+
+/// How far a node that failed is on its way back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// It is left alone.
+    #[default]
+    None,
+    /// It is asked for something small.
+    Asked,
+    /// It has answered that, and gets the next request.
+    Given,
+    /// A bulk request is trying it.
+    Tried,
 }
 
 impl NodeHealth {
@@ -381,27 +388,50 @@ impl NodeHealth {
         Self { nodes: (0..count).map(|_| NodeState::default()).collect(), next: 0, backoff }
     }
 
-    /// The next node in turn that may be asked. A node that was dead is tried by one request at a time.
-    pub(crate) fn pick(&mut self, now: Instant) -> Option<Pick> {
+    /// The node for the next request: of those that may be asked the one with the fewest requests under way, in turn, so that a node that has fallen silent holds one request and not all of them. A node that was dead
+    /// and has answered something small is tried by one request at a time.
+    pub(crate) fn pick(&mut self) -> Option<usize> {
         let count = self.nodes.len();
-        for step in 0..count {
-            let number = (self.next + step) % count;
-            let Some(node) = self.nodes.get_mut(number) else { continue };
-            let suspect = node.dead_until.is_some();
-            if suspect && (node.tried || node.dead_until.is_some_and(|until| now < until)) {
-                continue;
-            }
-            node.tried = suspect;
-            self.next = (number + 1) % count;
-            return Some(Pick { node: number, suspect });
+        let in_turn = (0..count).map(|step| (self.next + step) % count);
+        let may_be_asked = |number: &usize| self.nodes.get(*number).is_some_and(|node| node.dead_until.is_none() || node.proof == Proof::Given);
+        let number = in_turn.filter(may_be_asked).min_by_key(|number| self.nodes.get(*number).map(|node| node.under_way))?;
+        let node = self.nodes.get_mut(number)?;
+        if node.dead_until.is_some() {
+            node.proof = Proof::Tried;
         }
-        None
+        node.under_way += 1;
+        self.next = (number + 1) % count;
+        Some(number)
+    }
+
+    /// A bulk request to the node has ended, whatever came of it.
+    pub(crate) fn ended(&mut self, number: usize) {
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.under_way = node.under_way.saturating_sub(1);
+        }
+    }
+
+    /// A node that failed, was left alone long enough, and is to be asked for something small now. Gives each once.
+    pub(crate) fn next_to_prove(&mut self, now: Instant) -> Option<usize> {
+        let is_due = |node: &NodeState| node.proof == Proof::None && node.dead_until.is_some_and(|until| until <= now);
+        let number = self.nodes.iter().position(is_due)?;
+        self.nodes.get_mut(number)?.proof = Proof::Asked;
+        Some(number)
+    }
+
+    /// The node has answered something small.
+    pub(crate) fn proved(&mut self, number: usize) {
+        if let Some(node) = self.nodes.get_mut(number).filter(|node| node.proof == Proof::Asked) {
+            node.proof = Proof::Given;
+        }
     }
 
     /// The node has answered as it should. Whether it was left out before.
     pub(crate) fn answered(&mut self, number: usize) -> bool {
         let Some(node) = self.nodes.get_mut(number) else { return false };
-        std::mem::take(node).dead_until.is_some()
+        let before = std::mem::take(node);
+        node.under_way = before.under_way;
+        before.dead_until.is_some()
     }
 
     /// The node did not answer, or not as it should; `chance` is from 0 to 1. Requests that were under way together count once. Whether it was believed to be well before.
@@ -409,11 +439,13 @@ impl NodeHealth {
         let backoff = self.backoff;
         let Some(node) = self.nodes.get_mut(number) else { return false };
         let was_well = node.dead_until.is_none();
-        if !was_well && !node.tried {
+        if !was_well && !matches!(node.proof, Proof::Asked | Proof::Tried) {
             return false;
         }
         let wait = backoff.wait(node.failures, chance);
-        *node = NodeState { failures: node.failures.saturating_add(1), dead_until: Some(now + wait), tried: false };
+        node.failures = node.failures.saturating_add(1);
+        node.dead_until = Some(now + wait);
+        node.proof = Proof::None;
         was_well
     }
 
@@ -429,8 +461,8 @@ impl NodeHealth {
 
     /// When to ask for a node again, while none may be asked.
     pub(crate) fn next_chance(&self, now: Instant) -> Instant {
-        let untried = self.nodes.iter().filter(|node| !node.tried).filter_map(|node| node.dead_until);
-        untried.min().unwrap_or(now + LOOK_AGAIN).max(now)
+        let left_alone = self.nodes.iter().filter(|node| node.proof == Proof::None).filter_map(|node| node.dead_until);
+        left_alone.min().unwrap_or(now + LOOK_AGAIN).max(now)
     }
 }
 
@@ -454,20 +486,54 @@ mod tests {
         }
     }
 
+    /// The next node, with its request ended at once.
+    fn pick(health: &mut NodeHealth) -> Option<usize> {
+        let node = health.pick()?;
+        health.ended(node);
+        Some(node)
+    }
+
     #[test]
     fn a_dead_node_is_left_out_and_later_tried_by_one_request() {
         let now = Instant::now();
         let mut health = NodeHealth::new(2, BACKOFF);
         health.failed(0, now, 1.0);
         for _ in 0..3 {
-            assert_eq!(health.pick(now), Some(Pick { node: 1, suspect: false }));
+            assert_eq!((pick(&mut health), health.next_to_prove(now)), (Some(1), None));
         }
         let later = now + BACKOFF.base;
-        assert_eq!(health.pick(later), Some(Pick { node: 0, suspect: true }));
-        assert_eq!(health.pick(later).map(|pick| pick.node), Some(1));
-        assert_eq!(health.pick(later).map(|pick| pick.node), Some(1));
+        assert_eq!((health.next_to_prove(later), health.next_to_prove(later)), (Some(0), None), "it is asked once");
+        assert_eq!([pick(&mut health), pick(&mut health)], [Some(1), Some(1)], "nobody waits for its answer");
+        health.proved(0);
+        assert_eq!([pick(&mut health), pick(&mut health), pick(&mut health)], [Some(0), Some(1), Some(1)]);
         health.answered(0);
-        assert_eq!(health.pick(later), Some(Pick { node: 0, suspect: false }));
+        assert_eq!(pick(&mut health), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_fails_again_after_its_proof_is_left_alone_for_longer() {
+        let now = Instant::now();
+        let mut health = NodeHealth::new(2, BACKOFF);
+        health.failed(0, now, 1.0);
+        let later = now + BACKOFF.base;
+        assert_eq!(health.next_to_prove(later), Some(0));
+        health.proved(0);
+        assert_eq!(pick(&mut health), Some(0));
+        health.failed(0, later, 1.0);
+        assert_eq!((pick(&mut health), health.next_to_prove(later + BACKOFF.base)), (Some(1), None));
+        assert_eq!(health.next_to_prove(later + BACKOFF.base * 2), Some(0));
+    }
+
+    #[test]
+    fn a_node_that_falls_silent_holds_one_request_and_not_every_slot() {
+        let mut health = NodeHealth::new(3, BACKOFF);
+        assert_eq!(health.pick(), Some(0));
+        for _ in 0..10 {
+            assert_ne!(pick(&mut health), Some(0));
+        }
+        health.ended(0);
+        let asked: Vec<_> = (0..3).filter_map(|_| pick(&mut health)).collect();
+        assert!(asked.contains(&0), "{asked:?}");
     }
 
     #[test]
@@ -479,8 +545,7 @@ mod tests {
         assert_eq!(health.next_chance(now), now + BACKOFF.base, "what failed together counts once");
         for failures in 1..20 {
             now = health.next_chance(now);
-            assert!(health.pick(now).is_some_and(|pick| pick.suspect));
-            assert_eq!(health.pick(now), None);
+            assert_eq!((health.next_to_prove(now), health.pick()), (Some(0), None));
             health.failed(0, now, 1.0);
             assert_eq!(health.next_chance(now), now + BACKOFF.wait(failures, 1.0));
         }

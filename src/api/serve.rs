@@ -44,6 +44,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 32 << 10;
 /// The pause after an error of the listener itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// How often such an error is told in the log at most.
+const ACCEPT_ERROR_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The address of the client, in a request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +64,7 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
     let mut silent = Silent::default();
     let mut connections = FuturesUnordered::new();
     let mut paused_until: Option<Instant> = None;
+    let mut told_at: Option<Instant> = None;
     loop {
         let has_place = connections.len() < max_connections || (connections.len() == max_connections && silent.is_any(max_connections));
         let has_room = has_place && paused_until.is_none();
@@ -78,7 +81,10 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections; trying again");
+                    if told_at.is_none_or(|at| at.elapsed() >= ACCEPT_ERROR_TOLD_EVERY) {
+                        tracing::warn!(%error, "cannot accept connections; trying again");
+                        told_at = Some(Instant::now());
+                    }
                     paused_until = Some(Instant::now() + ACCEPT_PAUSE);
                 }
             },

@@ -22,11 +22,16 @@ impl Death {
         Self { cause, error: LetterError { kind: cause.as_str().to_owned(), reason, status: None } }
     }
 
-    /// The server refused the document for good.
+    /// The server refused the document for good. A server need not say more than a status: Elasticsearch's 413 has no body.
     pub(super) fn refused(rejection: &Rejection) -> Self {
         let cause = if rejection.too_large { Cause::TooLarge } else { Cause::Rejected };
-        let kind = rejection.error_type.clone();
-        Self { cause, error: LetterError { kind, reason: rejection.reason.clone(), status: rejection.status } }
+        let Rejection { error_type, reason, status, .. } = rejection;
+        let kind = if error_type.is_empty() { cause.as_str() } else { error_type };
+        let reason = match status {
+            Some(status) if reason.is_empty() => format!("the server refused the document with status {status} and gave no reason"),
+            _ => reason.clone(),
+        };
+        Self { cause, error: LetterError { kind: kind.to_owned(), reason, status: *status } }
     }
 }
 
@@ -50,5 +55,20 @@ pub(super) fn letter(key: &TopicPartition, facts: &Facts, record: &Record<'_>, i
         first_at: now,
         last_at: now,
         redriven_at: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_words_is_a_letter_with_some() {
+        let silent = Rejection { item: 0, too_large: true, error_type: String::new(), reason: String::new(), status: Some(413) };
+        let LetterError { kind, reason, status } = Death::refused(&silent).error;
+        assert_eq!((kind.as_str(), status), ("too_large", Some(413)));
+        assert!(reason.contains("413"), "{reason}");
+        let told = Rejection { error_type: "mapper_exception".to_owned(), reason: "why".to_owned(), too_large: false, ..silent };
+        assert_eq!(Death::refused(&told).error, LetterError { kind: "mapper_exception".to_owned(), reason: "why".to_owned(), status: Some(413) });
     }
 }

@@ -237,6 +237,16 @@ impl Drover {
         self.process.peak_resident_bytes()
     }
 
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        self.process.open_files()
+    }
+
+    /// From now on it can open files only while it has fewer than this many.
+    pub fn limit_open_files(&self, most: usize) {
+        self.process.limit_open_files(most as u64);
+    }
+
     /// CPU seconds of this life.
     pub fn cpu_seconds(&self) -> f64 {
         self.process.cpu_seconds()

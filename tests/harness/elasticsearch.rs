@@ -1,4 +1,4 @@
-//! A real Elasticsearch or OpenSearch: one node without security, and what tests ask of it.
+//! A real Elasticsearch or OpenSearch: one node, without security unless a test wants it, and what tests ask of it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,6 +82,7 @@ pub struct Elasticsearch {
     home: PathBuf,
     java_home: PathBuf,
     port: u16,
+    is_secured: bool,
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -129,18 +130,41 @@ impl Elasticsearch {
 
     /// The same with more lines for `elasticsearch.yml` or `opensearch.yml`.
     pub fn start_with(product: Product, settings: &str) -> Result<Self, String> {
+        Self::prepare(product, settings, false)?.launched()
+    }
+
+    /// An Elasticsearch 8 with security, in which the user `drover` has this password and may write. [`account`](Self::account) changes that.
+    pub fn start_secured(password: &str) -> Result<Self, String> {
+        let settings = "xpack.security.http.ssl.enabled: false\nxpack.security.transport.ssl.enabled: false\nresource.reload.interval.high: 1s";
+        let server = Self::prepare(Product::Elasticsearch8, settings, true)?;
+        server.folder.write("config/roles.yml", ROLES);
+        server.account(password, true);
+        server.launched()
+    }
+
+    /// From now on, a second or two later, the user `drover` of a server with security has this password and may write or only read.
+    pub fn account(&self, password: &str, may_write: bool) {
+        // The server takes what has no mark of a hash for the password itself.
+        self.folder.write("config/users", &format!("{ADMIN}:{ADMIN}\ndrover:{password}\n"));
+        self.folder.write("config/users_roles", &format!("superuser:{ADMIN}\n{}:drover\n", if may_write { "writer" } else { "reader" }));
+    }
+
+    fn launched(self) -> Result<Self, String> {
+        self.launch()?;
+        Ok(self)
+    }
+
+    fn prepare(product: Product, settings: &str, is_secured: bool) -> Result<Self, String> {
         let home = fetched(product.fetch_name())?;
         let java_home = product.java_home()?.ok_or("no Java is new enough")?;
         let (port, transport_port) = (free_port(), free_port());
         let folder = RunFolder::new(product.fetch_name(), User::Unprivileged);
         let settings_file = format!("config/{}.yml", product.program());
-        folder.write(&settings_file, &configuration(product, &folder, port, transport_port, settings));
+        folder.write(&settings_file, &configuration(product, &folder, [port, transport_port], settings, is_secured));
         folder.write("config/jvm.options", &jvm_options(product, &home));
         folder.write("config/log4j2.properties", LOGGING);
         folder.folder("tmp");
-        let server = Self { product, home, java_home, port, process: Mutex::new(None), folder };
-        server.launch()?;
-        Ok(server)
+        Ok(Self { product, home, java_home, port, is_secured, process: Mutex::new(None), folder })
     }
 
     /// Which program this is.
@@ -151,6 +175,11 @@ impl Elasticsearch {
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same for whoever may do everything: with the harness's credentials where the server wants some.
+    pub fn admin_url(&self) -> String {
+        if self.is_secured { format!("http://{ADMIN}:{ADMIN}@127.0.0.1:{}", self.port) } else { self.url() }
     }
 
     /// Ends the server cleanly.
@@ -198,7 +227,7 @@ impl Elasticsearch {
     /// One request; panics when there is no answer at all.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        http::send_json(method, &format!("{}{path}", self.url()), body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+        http::send_json(method, &format!("{}{path}", self.admin_url()), body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// One request that must answer 2xx; repeated while the answer is 503, as it is for a new index whose shards have not started.
@@ -320,7 +349,7 @@ impl Elasticsearch {
             if let Some(status) = process.ended() {
                 return Some(Err(format!("{:?} ended with {status} while starting:\n{}", self.product, process.log_tail())));
             }
-            let answer = http::send_json("GET", &format!("{}/_cluster/health?wait_for_status=yellow&timeout=5s", self.url()), None).ok()?;
+            let answer = http::send_json("GET", &format!("{}/_cluster/health?wait_for_status=yellow&timeout=5s", self.admin_url()), None).ok()?;
             (answer.status == 200).then_some(Ok(()))
         });
         outcome.unwrap_or_else(|| Err(format!("{:?} does not answer within {START_WITHIN:?}:\n{}", self.product, process.log_tail())))?;
@@ -338,6 +367,14 @@ fn jvm_options(product: Product, home: &Path) -> String {
     format!("-XX:+UseG1GC\n-XX:+ExitOnOutOfMemoryError\n-Djava.io.tmpdir=${{{}_TMPDIR}}\n{agent}", product.prefix())
 }
 
+/// The harness's own user where there is security, and its password.
+const ADMIN: &str = "harness";
+
+const ROLES: &str = "\
+writer: {cluster: [monitor], indices: [{names: ['*'], privileges: [all]}]}
+reader: {cluster: [monitor], indices: [{names: ['*'], privileges: [read]}]}
+";
+
 const LOGGING: &str = "\
 status=error
 appender.console.type=Console
@@ -349,10 +386,10 @@ rootLogger.appenderRef.console.ref=console
 ";
 
 /// Without the disk threshold a full disk turns every test red. An unknown setting stops the server: this distribution has few modules.
-fn configuration(product: Product, folder: &RunFolder, port: u16, transport_port: u16, settings: &str) -> String {
+fn configuration(product: Product, folder: &RunFolder, [port, transport_port]: [u16; 2], settings: &str, is_secured: bool) -> String {
     let data: &Path = &folder.folder("data");
     let logs: &Path = &folder.folder("logs");
-    let security = if product == Product::OpenSearch3 { "" } else { "xpack.security.enabled: false" };
+    let security = if product == Product::OpenSearch3 { String::new() } else { format!("xpack.security.enabled: {is_secured}") };
     format!(
         "\
 cluster.name: drover-test

@@ -13,6 +13,7 @@
 //! | indices and documents | [`elasticsearch`] |
 //! | an etcd of one's own, its faults and keys | [`etcd`] |
 //! | cut, delayed, swallowed connections | [`proxy`] |
+//! | a node of the sink with answers on demand | [`gate`] |
 //! | complete, single, commit-safe, right content | [`checker`] |
 //! | the program under test | [`drover`] |
 #![allow(dead_code, reason = "each test target uses its own part")]
@@ -21,6 +22,7 @@ pub mod checker;
 pub mod drover;
 pub mod elasticsearch;
 pub mod etcd;
+pub mod gate;
 pub mod http;
 pub mod kafka;
 pub mod process;

@@ -249,6 +249,25 @@ impl Process {
         cpu_seconds_of(self.id())
     }
 
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
+    }
+
+    /// From now on it can open files only while it has fewer than this many; those that are open stay.
+    pub fn limit_open_files(&self, most: u64) {
+        let id = i32::try_from(self.id()).expect("a process id");
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointers are to values of ours that outlive the calls; null asks for nothing. The id is that of our child.
+        let done = unsafe {
+            libc::prlimit(id, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) == 0 && {
+                limit.rlim_cur = most;
+                libc::prlimit(id, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) == 0
+            }
+        };
+        assert!(done, "prlimit: {}", std::io::Error::last_os_error());
+    }
+
     fn signal_group(&mut self, signal: i32) {
         if self.ended().is_none() {
             self.send(signal, -1);
@@ -259,6 +278,48 @@ impl Process {
         let id = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: kill takes plain numbers; the id is our child's, not reaped, or reaped a moment ago when its group is meant.
         unsafe { libc::kill(direction * id, signal) };
+    }
+}
+
+/// A control group (version 1) with a limit of memory, for what must not be trusted to keep its own. Ends with the value, when no process is in it any more.
+#[derive(Debug)]
+pub struct MemoryGroup {
+    path: PathBuf,
+}
+
+impl MemoryGroup {
+    /// A group of its own with this limit; the error says why this machine has none.
+    pub fn new(most_bytes: u64) -> Result<Self, String> {
+        let path = PathBuf::from(format!("/sys/fs/cgroup/memory/drover-test-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
+        let group = Self { path };
+        group.write("memory.limit_in_bytes", most_bytes)?;
+        Ok(group)
+    }
+
+    /// From now on what this process allocates counts.
+    pub fn add(&self, process: u32) {
+        self.write("cgroup.procs", u64::from(process)).unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// The most that was in use, the kernel's cache of files included, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let path = self.path.join("memory.max_usage_in_bytes");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim().parse().expect("a number of bytes")
+    }
+
+    fn write(&self, name: &str, value: u64) -> Result<(), String> {
+        let path = self.path.join(name);
+        fs::write(&path, value.to_string()).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        if try_wait_until(GONE_WITHIN, || fs::remove_dir(&self.path).ok()).is_none() {
+            eprintln!("{} is left behind", self.path.display());
+        }
     }
 }
 

@@ -11,8 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-#[path = "../stub/mod.rs"]
-pub(crate) mod stub;
+pub(crate) use crate::harness::gate::stub;
 
 use stub::{Answer, StubServer};
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -55,6 +55,8 @@ pub struct RequestView {
     /// Bytes of the body as it was sent.
     pub bytes: usize,
     pub items: Vec<ItemView>,
+    /// The body, unpacked.
+    pub body: Bytes,
 }
 
 impl RequestView {
@@ -69,6 +71,8 @@ impl RequestView {
 pub enum Answer {
     /// Applied and confirmed.
     Normal,
+    /// Applied by the server with this address instead of here, whose answer is given.
+    Forward(String),
     /// Items that a rule meets fail, the others are applied and confirmed.
     Items(Vec<ItemRule>),
     /// Not applied; this status and body.
@@ -322,7 +326,7 @@ async fn bulk(request: Request<Incoming>, state: &State) -> io::Result<Response<
     };
     state.items.fetch_add(items.len(), Ordering::SeqCst);
     let target = head.uri.path_and_query().map_or_else(String::new, |target| target.as_str().to_owned());
-    let view = RequestView { number, target, headers: head.headers, bytes, items };
+    let view = RequestView { number, target, headers: head.headers, bytes, items, body };
     let script = lock(&state.script).clone();
     let mut answer = script(&view);
     if *lock(&state.remember) {
@@ -340,6 +344,7 @@ async fn follow(answer: Answer, view: &RequestView, state: &State) -> io::Result
     let cut = || Err(io::Error::other("cut by the script"));
     match answer {
         Answer::Normal => Ok(respond(200, "application/json", &confirmation(&apply(view, &[], state), small))),
+        Answer::Forward(server) => forward(view, &server).await,
         Answer::Items(rules) => Ok(respond(200, "application/json", &confirmation(&apply(view, &rules, state), small))),
         Answer::Refuse { status, body } => Ok(respond(status, "application/json", &body)),
         Answer::Instead { status, content_type, body } => {
@@ -388,6 +393,17 @@ async fn follow(answer: Answer, view: &RequestView, state: &State) -> io::Result
         Answer::Hang => std::future::pending().await,
         Answer::After(..) => unreachable!("waited for before"),
     }
+}
+
+/// A server that does not answer is a connection that is cut.
+async fn forward(view: &RequestView, server: &str) -> io::Result<Response<Body>> {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    let client = CLIENT.get_or_init(|| reqwest::Client::builder().no_proxy().build().expect("a client"));
+    let request = client.post(format!("{server}{}", view.target)).header(CONTENT_TYPE, "application/x-ndjson").body(view.body.clone());
+    let answer = request.send().await.map_err(io::Error::other)?;
+    let status = answer.status().as_u16();
+    let text = answer.text().await.map_err(io::Error::other)?;
+    Ok(respond(status, "application/json", &text))
 }
 
 /// So many mebibytes of spaces, packed.

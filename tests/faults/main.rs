@@ -1,7 +1,8 @@
 //! The fault matrix: the program against real servers, one fault after the other, and after each of them the whole promise.
 //!
 //! `make faults` runs every row and every mutant and writes `tests/faults/RESULTS.md`; `make faults ROW=23` (or `ROW=3,29`, `ROW=mutants`, or a mutant's name) runs some, `SEED=…` repeats a run. `make test-faults` runs
-//! a selection that the seed makes, for at most five minutes. A row's number is that of the matrix; [`rows::NOT_BUILT`] says what is missing and why.
+//! a selection that the seed makes, for at most five minutes. A row's number is that of the matrix; [`rows::NOT_BUILT`] says what is missing and why. A row that this machine
+//! cannot carry out is `NOT RUN`, with the reason, and counts neither as passed nor as failed.
 //!
 //! | to find | look in |
 //! |---|---|
@@ -77,8 +78,10 @@ fn main() -> ExitCode {
         entries.last().into_iter().for_each(Entry::print);
     }
     drop(servers);
-    let failed = entries.iter().filter(|entry| !entry.is_ok()).count();
-    println!("faults: {} passed, {failed} failed, {:.0} s, seed {seed}", entries.len() - failed, started.elapsed().as_secs_f32());
+    let failed = entries.iter().filter(|entry| entry.is_failed()).count();
+    let passed = entries.iter().filter(|entry| entry.is_ok()).count();
+    let not_run = entries.len() - failed - passed;
+    println!("faults: {passed} passed, {failed} failed, {not_run} not run, {:.0} s, seed {seed}", started.elapsed().as_secs_f32());
     if wanted.is_empty() && !is_selection {
         results::write(&entries, seed, started.elapsed());
     }

@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::harness::http;
-use crate::harness::kafka::try_committed_watch;
-use crate::harness::servers::Servers;
+use crate::harness::kafka::{Kafka, try_committed_watch};
 use crate::harness::wait::try_wait_until;
 
 /// Between two samples.
@@ -57,13 +56,13 @@ pub(crate) struct Seen {
 }
 
 impl Observer {
-    /// Watches one topic of a group, whose documents have ids that begin with `id_base` in `index`.
-    pub(crate) fn start(servers: &Servers, group: &str, topic: &str, id_base: &str, index: &str) -> Self {
+    /// Watches one topic of a group, whose documents have ids that begin with `id_base` in the index of the same name.
+    pub(crate) fn start(kafka: &Kafka, sink: &str, group: &str, topic: &str, id_base: &str) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let may_go_back = Arc::new(AtomicBool::new(false));
         let found = Arc::new(Mutex::new(Found::default()));
-        let mut committed = try_committed_watch(&servers.kafka.client(), group, topic, ANSWER_WITHIN);
-        let url = format!("{}/{index}/_mget?_source=false", servers.elasticsearch.url());
+        let mut committed = try_committed_watch(&kafka.client(), group, topic, ANSWER_WITHIN);
+        let url = format!("{sink}/{topic}/_mget?_source=false");
         let (told, allowed, notes, id_base) = (is_over.clone(), may_go_back.clone(), found.clone(), id_base.to_owned());
         let thread = std::thread::spawn(move || {
             let mut last: BTreeMap<i32, i64> = BTreeMap::new();

@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     looked_at: Vec<&'static str>,
     /// What was wrong with a row; of a mutant, why it counts as survived.
     wrong: Vec<String>,
+    /// Why a row says nothing at all: this machine lacks something.
+    not_run: Option<String>,
     /// What caught a mutant.
     caught_by: Vec<&'static str>,
 }
@@ -36,7 +38,7 @@ impl Entry {
             wrong.push(format!("and {} more breaches", breaches.len() - SHOWN));
         }
         wrong.extend(panicked.map(|message| format!("the row stopped: {message}")));
-        if run.evidence.violations.is_none() && wrong.is_empty() {
+        if run.evidence.violations.is_none() && wrong.is_empty() && run.not_run.is_none() {
             wrong.push("the row has ended without asking the checker".to_owned());
         }
         Self {
@@ -47,6 +49,7 @@ impl Entry {
             counts: run.counts,
             looked_at: invariants::looked_at(&run.evidence),
             wrong,
+            not_run: run.not_run,
             caught_by: Vec::new(),
         }
     }
@@ -77,23 +80,29 @@ impl Entry {
             counts: run.counts,
             looked_at: invariants::looked_at(&run.evidence),
             wrong,
+            not_run: run.not_run,
             caught_by,
         }
     }
 
     pub(crate) fn is_ok(&self) -> bool {
-        self.wrong.is_empty()
+        self.wrong.is_empty() && self.not_run.is_none()
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        !self.wrong.is_empty()
     }
 
     /// One line, and what was wrong below it.
     pub(crate) fn print(&self) {
-        let verdict = match (self.is_ok(), self.is_mutant) {
-            (false, _) => "FAILED".to_owned(),
-            (true, true) => format!("caught by {}", self.caught_by.join(" ")),
-            (true, false) => "ok".to_owned(),
+        let verdict = match (self.is_failed(), self.is_mutant) {
+            (true, _) => "FAILED".to_owned(),
+            (false, _) if self.not_run.is_some() => "NOT RUN".to_owned(),
+            (false, true) => format!("caught by {}", self.caught_by.join(" ")),
+            (false, false) => "ok".to_owned(),
         };
         println!("{} {}: {verdict}, {:.1} s, seed {}, {}", self.label, self.name, self.took.as_secs_f32(), self.counts.seed, self.counts);
-        for what in &self.wrong {
+        for what in self.not_run.iter().chain(&self.wrong) {
             println!("    {what}");
         }
     }
@@ -113,7 +122,7 @@ pub(crate) fn write(entries: &[Entry], seed: u32, took: Duration) {
 fn text(entries: &[Entry], seed: u32, took: Duration) -> String {
     let mut text = String::new();
     let (rows, mutants): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| !entry.is_mutant);
-    let failed = entries.iter().filter(|entry| !entry.is_ok()).count();
+    let failed = entries.iter().filter(|entry| entry.is_failed()).count();
     let on = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let _ = writeln!(text, "# Faults and what became of the promise\n");
     let _ = writeln!(
@@ -128,7 +137,11 @@ fn text(entries: &[Entry], seed: u32, took: Duration) -> String {
     let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|");
     for entry in &rows {
         let counts = &entry.counts;
-        let result = if entry.is_ok() { "ok".to_owned() } else { format!("**failed**: {}", cell(&entry.wrong.join("; "))) };
+        let result = match &entry.not_run {
+            _ if entry.is_failed() => format!("**failed**: {}", cell(&entry.wrong.join("; "))),
+            Some(reason) => format!("**not run**: {}", cell(reason)),
+            None => "ok".to_owned(),
+        };
         let _ = writeln!(
             text,
             "| {} | {} | {result} | {:.0} | {} | {} | {} | {} | {} | {} | {} |",

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::harness::checker::{self, Generation};
 use crate::harness::drover::Drover;
+use crate::harness::elasticsearch::Elasticsearch;
 use crate::harness::http;
 use crate::harness::kafka::try_committed_watch;
 use crate::harness::producer::{Ledger, Producer, Record};
@@ -38,7 +39,7 @@ const MOST_RESIDENT_BYTES: u64 = (256 + 100) << 20;
 /// Sockets to three servers and the API's clients, the store and the log.
 const MOST_OPEN_FILES: usize = 256;
 /// The password of every row; it must not show up anywhere.
-const CANARY: &str = "canary-3f9b2c71";
+pub(crate) const CANARY: &str = "canary-3f9b2c71";
 
 /// One row of the matrix.
 pub(crate) struct Row {
@@ -84,6 +85,7 @@ pub(crate) struct Topic {
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) bootstrap: String,
+    /// The URL of the sink; of several nodes, with `", "` between them.
     pub(crate) sink: String,
     pub(crate) group: String,
     pub(crate) session_ms: u32,
@@ -97,6 +99,8 @@ pub(crate) struct Setup {
     pub(crate) more: String,
     /// Failpoints of the row.
     pub(crate) failpoints: String,
+    /// More variables of its environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -104,7 +108,7 @@ impl Setup {
     pub(crate) fn new(run: &Run<'_>, topics: &[&Topic]) -> Self {
         Self {
             bootstrap: run.servers.kafka.bootstrap(),
-            sink: run.servers.elasticsearch.url(),
+            sink: run.elasticsearch().url(),
             group: format!("{}-group", run.label),
             session_ms: 6_000,
             properties: String::new(),
@@ -112,6 +116,7 @@ impl Setup {
             topics: topics.iter().map(|topic| format!("  - {{topic: {}, format: json}}\n", topic.name)).collect(),
             more: String::new(),
             failpoints: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -141,7 +146,11 @@ pub(crate) struct Run<'a> {
     pub(crate) evidence: Evidence,
     pub(crate) counts: Counts,
     pub(crate) label: String,
+    /// Why the row cannot be carried out on this machine; then it is neither well nor failed.
+    pub(crate) not_run: Option<String>,
     mutant: Option<&'static str>,
+    /// Where the documents are, if not on the shared server.
+    own_sink: Option<Arc<Elasticsearch>>,
     observers: Vec<(Topic, Observer)>,
 }
 
@@ -155,7 +164,9 @@ impl<'a> Run<'a> {
             evidence: Evidence::default(),
             counts: Counts { seed, ..Counts::default() },
             label: format!("row{number}{mark}"),
+            not_run: None,
             mutant,
+            own_sink: None,
             observers: Vec::new(),
         }
     }
@@ -175,6 +186,17 @@ impl<'a> Run<'a> {
         self.mutant.is_some()
     }
 
+    /// Before anything else: this server takes and keeps the row's documents.
+    pub(crate) fn use_sink(&mut self, started: Result<Elasticsearch, String>) -> Arc<Elasticsearch> {
+        let sink = Arc::new(started.unwrap_or_else(|reason| panic!("{reason}")));
+        self.own_sink = Some(sink.clone());
+        sink
+    }
+
+    fn elasticsearch(&self) -> &Elasticsearch {
+        self.own_sink.as_deref().unwrap_or(&self.servers.elasticsearch)
+    }
+
     /// Creates a topic of this row.
     pub(crate) fn topic(&self, name: &str, partitions: i32) -> Topic {
         let name = format!("{}-{name}", self.label);
@@ -191,13 +213,13 @@ impl<'a> Run<'a> {
     /// Starts an instance and waits until it is ready.
     pub(crate) fn start(&self, setup: &Setup) -> Drover {
         let failpoints = self.failpoints(setup);
-        Drover::start(&setup.yaml(), &environment(&failpoints))
+        Drover::start(&setup.yaml(), &environment(setup, &failpoints))
     }
 
     /// Starts an instance without waiting.
     pub(crate) fn launch(&self, setup: &Setup) -> Drover {
         let failpoints = self.failpoints(setup);
-        Drover::launch(&setup.yaml(), &environment(&failpoints))
+        Drover::launch(&setup.yaml(), &environment(setup, &failpoints))
     }
 
     fn failpoints(&self, setup: &Setup) -> String {
@@ -214,7 +236,7 @@ impl<'a> Run<'a> {
 
     /// Watches the committed offsets of a topic until the ending.
     pub(crate) fn observe(&mut self, group: &str, topic: &Topic) {
-        let observer = Observer::start(self.servers, group, &topic.name, &topic.id, &topic.name);
+        let observer = Observer::start(&self.servers.kafka, &self.elasticsearch().admin_url(), group, &topic.name, &topic.id);
         self.observers.push((topic.clone(), observer));
     }
 
@@ -321,7 +343,7 @@ impl<'a> Run<'a> {
         self.claim("I7", ending.restarts.contains(&restarts), || format!("{restarts} task restarts, {:?} are explained: {rows:?}", ending.restarts));
         let resident = drover.peak_resident_bytes();
         self.claim("I8", resident <= MOST_RESIDENT_BYTES, || format!("{} MiB resident", resident >> 20));
-        let open_files = std::fs::read_dir(format!("/proc/{}/fd", drover.id())).map_or(0, Iterator::count);
+        let open_files = drover.open_files();
         self.claim("I8", open_files <= MOST_OPEN_FILES, || format!("{open_files} open files"));
 
         self.evidence.self_checks = self_checks(&drover);
@@ -346,7 +368,7 @@ impl<'a> Run<'a> {
         let kafka = &self.servers.kafka;
         // Before the documents are read.
         let committed: BTreeMap<&str, BTreeMap<i32, i64>> = newest.keys().map(|name| (*name, kafka.committed(ending.group, name))).collect();
-        let documents: Vec<_> = newest.keys().flat_map(|name| self.servers.elasticsearch.scan(name)).collect();
+        let documents: Vec<_> = newest.keys().flat_map(|name| self.elasticsearch().scan(name)).collect();
         let is_ours = |letter: &&Value| newest.contains_key(letter["topic"].as_str().unwrap_or_default());
         let letters: Vec<Value> = letters.iter().filter(is_ours).cloned().collect();
         let life = |topic: &'_ Topic, ledger: &'_ Ledger| (topic.clone(), ledger.acked.clone());
@@ -391,8 +413,9 @@ impl<'a> Run<'a> {
     }
 }
 
-fn environment(failpoints: &str) -> Vec<(&'static str, &str)> {
-    if failpoints.is_empty() { Vec::new() } else { vec![("FAILPOINTS", failpoints)] }
+fn environment<'t>(setup: &'t Setup, failpoints: &'t str) -> Vec<(&'static str, &'t str)> {
+    let all = setup.environment.iter().map(|(name, value)| (*name, value.as_str())).chain([("FAILPOINTS", failpoints)]);
+    all.filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// The tasks of a topic as the API shows them; none while it does not answer.

@@ -19,13 +19,10 @@ use super::precondition;
 use super::problem::{ApiError, problems};
 use super::write::{self, Asked, By};
 use super::{FieldError, ProblemCode, Shared, body, fields};
-use crate::desired::store::{Author, Precondition, PutOutcome, StoreError, Stored};
+use crate::desired::store::{Author, Precondition, PutOutcome, Races, StoreError, Stored};
 use crate::desired::{Desired, DesiredTopic};
 use crate::status::{ChangeAction, Topic};
 use crate::topic::{Format, Metadata, OnReject, Operation, SpecFields, Tombstones, TopicName};
-
-/// How often a write starts again when others write the same entry meanwhile. Each time one of them succeeds, so this many writers at once all get through.
-const MAX_ATTEMPTS: usize = 16;
 
 /// The topic, or with `dry_run=true` what would happen.
 #[derive(ToSchema)]
@@ -196,7 +193,8 @@ async fn change(
     }
     let TopicPath(name) = path?;
     let edit = edit.map_err(write::invalid)?;
-    for _ in 0..MAX_ATTEMPTS {
+    let mut races = Races::new();
+    loop {
         let (current, precondition) = match &edit {
             // What is there does not matter, and may even be unreadable.
             Edit::Put(_) if asked.preconditions.is_empty() => (None, Precondition::Any),
@@ -215,15 +213,16 @@ async fn change(
                 return Ok(answer_written(state, &name, fields, outcome).await);
             }
             // Someone else was faster; whether the preconditions still hold is seen in the next turn.
-            Err(StoreError::Conflict { .. }) => {}
+            Err(StoreError::Conflict { .. }) if races.again().await => {}
+            Err(StoreError::Conflict { .. }) => return Err(kept_changing()),
             Err(error) => return Err(write::problem(error)),
         }
     }
-    Err(kept_changing())
 }
 
+/// No 412: the client's preconditions, if there are any, hold.
 fn kept_changing() -> ApiError {
-    ApiError::new(ProblemCode::PreconditionFailed, "others kept changing the topic's entry; try again")
+    ApiError::new(ProblemCode::StoreUnavailable, "nothing was changed, because others kept changing the topic's entry; try again")
 }
 
 /// The entry's fields and the topic after the change, or all that is wrong with it.
@@ -382,7 +381,8 @@ pub(super) async fn delete_topic(
         return Ok(try_delete(&state, &desired, path, &asked).await.into_response());
     }
     let TopicPath(name) = path?;
-    for _ in 0..MAX_ATTEMPTS {
+    let mut races = Races::new();
+    loop {
         let remaining = without_entry(&desired, &name);
         let Some(stored) = write::entry(&state, &name).await? else { return Err(nothing_to_remove(&name, remaining.as_ref())) };
         asked.preconditions.check(Some(stored.revision)).map_err(write::precondition_failed)?;
@@ -393,11 +393,11 @@ pub(super) async fn delete_topic(
                 return Ok(answer_removed(&state, &name, remaining, revision).await);
             }
             // Changed or removed meanwhile: look again.
-            Err(StoreError::Conflict { .. } | StoreError::NotFound) => {}
+            Err(StoreError::Conflict { .. } | StoreError::NotFound) if races.again().await => {}
+            Err(StoreError::Conflict { .. } | StoreError::NotFound) => return Err(kept_changing()),
             Err(error) => return Err(write::problem(error)),
         }
     }
-    Err(kept_changing())
 }
 
 /// What the other sources make of the topic; the pause goes with the entry.

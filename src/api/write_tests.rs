@@ -818,8 +818,23 @@ async fn a_store_that_fails_is_told_by_kind_and_its_cause_stays_inside() {
     }
     let stale = ask(&moody(Mood::Stale), "PUT", "/api/v1/topics/new", &[], b"{}").await;
     assert!(stale.text().contains("/api/v1/sources/store/confirm"), "{}", stale.text());
-    let contended = ask(&moody(Mood::Contended), "PATCH", "/api/v1/topics/stored", &[], b"{}").await;
-    assert_problem(&contended, ProblemCode::PreconditionFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_without_a_precondition_is_not_told_that_one_failed_where_others_always_write_first() {
+    let state = moody(Mood::Contended);
+    for (method, body) in [("PATCH", "{}"), ("DELETE", "")] {
+        let began = tokio::time::Instant::now();
+        let answer = ask(&state, method, "/api/v1/topics/stored", &[], body.as_bytes()).await;
+        assert_problem(&answer, ProblemCode::StoreUnavailable);
+        assert!(answer.text().contains("nothing was changed"), "{}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+    // Whoever names a tag that is not there is told at once.
+    let began = tokio::time::Instant::now();
+    let stale = ask(&state, "PATCH", "/api/v1/topics/stored", &[("if-match", "\"r4\"")], b"{}").await;
+    assert_problem(&stale, ProblemCode::PreconditionFailed);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use super::collector::shown;
 use super::guard;
 use super::layout::end_of;
 use crate::causes;
-use crate::desired::store::{Author, ChangesQuery, KEPT_CHANGES, Precondition, PutOutcome, StoreError, StoreView, Stored, TopicStore};
+use crate::desired::store::{Author, ChangesQuery, KEPT_CHANGES, Precondition, PutOutcome, Races, StoreError, StoreView, Stored, TopicStore};
 use crate::status::{Change, ChangeAction, Pause};
 use crate::topic::{Facts, SpecFields, TopicName};
 
@@ -33,8 +33,6 @@ const READ_BACK_WITHIN: Duration = Duration::from_secs(2);
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 /// How long a write's answer may wait for old changes to be removed.
 const PRUNE_WITHIN: Duration = Duration::from_secs(1);
-/// Writers without a precondition try this often to be the next one.
-const RACES: u32 = 32;
 /// What the API writes is smaller. Anything can stand in etcd, and writing over it must not fail because the change is too large for a request.
 const MAX_LOGGED_BYTES: usize = 128 << 10;
 /// Changes of one page: some hundred bytes each, at most twice an API body.
@@ -156,7 +154,8 @@ impl EtcdStore {
         author: Author,
     ) -> Attempt<PutOutcome> {
         let json = encode(value)?;
-        for _ in 0..RACES {
+        let mut races = Races::new();
+        loop {
             let before = self.read_before(&key).await?;
             precondition.check(before.revision())?;
             let change = change(&before, topic, action, before.value(), as_value(value)?, &author);
@@ -164,8 +163,10 @@ impl EtcdStore {
             if let Written::At(revision) = self.write(&key, &before, operations, &change).await? {
                 return Ok(PutOutcome { revision, created: before.entry.is_none() });
             }
+            if !races.again().await {
+                return Err(too_many_races());
+            }
         }
-        Err(too_many_races())
     }
 
     /// Removes the entry `key`, and `others` with it.
@@ -178,7 +179,8 @@ impl EtcdStore {
         action: ChangeAction,
         author: Author,
     ) -> Attempt<i64> {
-        for _ in 0..RACES {
+        let mut races = Races::new();
+        loop {
             let before = self.read_before(&key).await?;
             if before.entry.is_none() {
                 return Err(StoreError::NotFound);
@@ -189,8 +191,10 @@ impl EtcdStore {
             if let Written::At(revision) = self.write(&key, &before, operations, &change).await? {
                 return Ok(revision);
             }
+            if !races.again().await {
+                return Err(too_many_races());
+            }
         }
-        Err(too_many_races())
     }
 
     /// Removes the oldest changes beyond [`KEPT_CHANGES`], as well as it goes: the next write tries again.
@@ -386,14 +390,17 @@ impl TopicStore for EtcdStore {
     ) -> BoxFuture<'a, Result<i64, StoreError>> {
         Box::pin(async move {
             let key = self.shared.layout.topic(topic);
-            for _ in 0..RACES {
+            let mut races = Races::new();
+            loop {
                 let read = self.read_before(&key).await?;
                 let change = change(&read, topic, action, before.clone(), after.clone(), &author);
                 if let Written::At(revision) = self.write(&key, &read, Vec::new(), &change).await? {
                     return Ok(revision);
                 }
+                if !races.again().await {
+                    return Err(too_many_races());
+                }
             }
-            Err(too_many_races())
         })
     }
 

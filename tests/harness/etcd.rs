@@ -1,4 +1,4 @@
-//! A real etcd with one member, and what tests ask of it. Everything here goes through `etcdctl`, around drover's own client.
+//! A real etcd with one member, or with three of which one can be cut off, and what tests ask of it. Everything here goes through `etcdctl`, around drover's own client.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::http;
 use super::process::{Process, RunFolder, User, free_port};
+use super::proxy::{Mode, Proxy};
 use super::servers::fetched;
 use super::wait::try_wait_until;
 
@@ -64,12 +65,17 @@ impl fmt::Display for Version {
     }
 }
 
-/// A real etcd with one member on free ports.
+/// One member of a real etcd on free ports; most often the only one.
 #[derive(Debug)]
 pub struct Etcd {
     home: PathBuf,
+    name: String,
     port: u16,
     peer_port: u16,
+    /// Where the others find it.
+    peer_url: String,
+    /// All members with their peer URLs.
+    cluster: String,
     options: Mutex<Vec<String>>,
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
@@ -92,12 +98,26 @@ impl Etcd {
     }
 
     fn try_start(version: Version, options: &[&str]) -> Result<Self, String> {
-        let home = version.home()?.ok_or_else(|| format!("etcd {version} is not there"))?;
-        let folder = RunFolder::new("etcd", User::Unprivileged);
-        let options = Mutex::new(options.iter().map(|option| (*option).to_owned()).collect());
-        let etcd = Self { home, port: free_port(), peer_port: free_port(), options, process: Mutex::new(None), folder };
+        let peer_port = free_port();
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let etcd = Self::member(version, options, "test", peer_port, &peer_url, &format!("test={peer_url}"))?;
         etcd.launch()?;
         Ok(etcd)
+    }
+
+    /// One member, not started.
+    fn member(version: Version, options: &[&str], name: &str, peer_port: u16, peer_url: &str, cluster: &str) -> Result<Self, String> {
+        Ok(Self {
+            home: version.home()?.ok_or_else(|| format!("etcd {version} is not there"))?,
+            name: name.to_owned(),
+            port: free_port(),
+            peer_port,
+            peer_url: peer_url.to_owned(),
+            cluster: cluster.to_owned(),
+            options: Mutex::new(options.iter().map(|option| (*option).to_owned()).collect()),
+            process: Mutex::new(None),
+            folder: RunFolder::new("etcd", User::Unprivileged),
+        })
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -141,6 +161,32 @@ impl Etcd {
     pub fn start_empty_as_another_cluster(&self) {
         self.options.lock().expect("no panic while changing options").push("--initial-cluster-token=another".to_owned());
         self.start_empty();
+    }
+
+    /// Writes everything that it has into a file of its folder.
+    #[track_caller]
+    pub fn save_snapshot(&self) -> PathBuf {
+        let path = self.folder.path().join("snapshot.db");
+        self.etcdctl(&["snapshot", "save", &path.display().to_string()]);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("a file of our own");
+        path
+    }
+
+    /// Starts it again with what it had when the snapshot was made, as an operator does after a loss. The revisions go back; the cluster's id, made from names and addresses, stays.
+    #[track_caller]
+    pub fn restore(&self, snapshot: &Path) {
+        self.stop();
+        let data = self.data();
+        std::fs::remove_dir_all(&data).unwrap_or_else(|error| panic!("{}: {error}", data.display()));
+        // Newer versions have moved this to `etcdutl`; here it is the system's.
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot).arg(format!("--data-dir={}", data.display()));
+        command.arg(format!("--name={}", self.name)).arg(format!("--initial-cluster={}", self.cluster));
+        command.arg(format!("--initial-advertise-peer-urls={}", self.peer_url));
+        let mut restoring = Process::start(&self.folder, "restore", command);
+        let status = restoring.wait(START_WITHIN);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", restoring.log_tail());
+        self.start_again();
     }
 
     /// The options of the next start.
@@ -230,6 +276,13 @@ impl Etcd {
         answer["header"]["revision"].as_i64().unwrap_or_else(|| panic!("no revision in {answer}"))
     }
 
+    /// Its number among the members.
+    #[track_caller]
+    pub fn member_id(&self) -> u64 {
+        let answer = self.json(&["get", "--consistency=s", "no-such-key"]);
+        answer["header"]["member_id"].as_u64().unwrap_or_else(|| panic!("no member in {answer}"))
+    }
+
     /// Forgets every revision before the newest one.
     #[track_caller]
     pub fn compact(&self) {
@@ -296,29 +349,111 @@ impl Etcd {
     }
 
     fn launch(&self) -> Result<(), String> {
+        self.spawn()?;
+        self.wait_serving()
+    }
+
+    fn spawn(&self) -> Result<(), String> {
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
         let data: &Path = &self.folder.folder(DATA);
         // etcd warns about a data folder that others can read.
         std::fs::set_permissions(data, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(|error| format!("{}: {error}", data.display()))?;
         let mut command = Command::new(self.home.join("etcd"));
-        command.arg("--name=test").arg(format!("--data-dir={}", data.display()));
+        command.arg(format!("--name={}", self.name)).arg(format!("--data-dir={}", data.display()));
         command.arg(format!("--listen-client-urls={client}")).arg(format!("--advertise-client-urls={client}"));
-        command.arg(format!("--listen-peer-urls={peer}")).arg(format!("--initial-advertise-peer-urls={peer}"));
-        command.arg(format!("--initial-cluster=test={peer}")).args(["--logger=zap", "--log-level=warn"]);
+        command.arg(format!("--listen-peer-urls={peer}")).arg(format!("--initial-advertise-peer-urls={}", self.peer_url));
+        command.arg(format!("--initial-cluster={}", self.cluster)).args(["--logger=zap", "--log-level=warn"]);
         command.args(self.options.lock().expect("no panic while changing options").iter());
-        let mut process = Process::start(&self.folder, "etcd", command);
+        *self.process.lock().expect("no panic while starting") = Some(Process::start(&self.folder, "etcd", command));
+        Ok(())
+    }
+
+    fn wait_serving(&self) -> Result<(), String> {
         let outcome = try_wait_until(START_WITHIN, || {
-            if let Some(status) = process.ended() {
-                return Some(Err(format!("etcd ended with {status} while starting:\n{}", process.log_tail())));
+            let ended = self.process.lock().expect("no panic while starting").as_mut().and_then(Process::ended);
+            if let Some(status) = ended {
+                return Some(Err(format!("etcd ended with {status} while starting:\n{}", self.log_tail())));
             }
             // Under an alarm it serves, but does not call itself healthy.
-            let answer = http::send("GET", &format!("{client}/version"), &[], None).ok()?;
-            let serves = answer.status == 200 && self.try_etcdctl(&["get", "no-such-key"], None).is_ok();
+            let answer = http::send("GET", &format!("{}/version", self.url()), &[], None).ok()?;
+            // A user may be asked for; that too is an answer.
+            let serves =
+                answer.status == 200 && self.try_etcdctl(&["get", "no-such-key"], None).map_or_else(|why| why.contains("user name"), |_| true);
             serves.then_some(Ok(()))
         });
-        outcome.unwrap_or_else(|| Err(format!("etcd does not answer within {START_WITHIN:?}:\n{}", process.log_tail())))?;
-        *self.process.lock().expect("no panic while starting") = Some(process);
-        Ok(())
+        outcome.unwrap_or_else(|| Err(format!("etcd does not answer within {START_WITHIN:?}:\n{}", self.log_tail())))
+    }
+}
+
+/// Three members, each behind one proxy for its clients and one for the other members.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    etcd: Etcd,
+    clients: Proxy,
+    peers: Proxy,
+}
+
+impl Cluster {
+    /// Starts all three and waits until each answers.
+    pub fn start(version: Version) -> Self {
+        Self::try_start(version).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    fn try_start(version: Version) -> Result<Self, String> {
+        let ports: Vec<(u16, Proxy)> = (0..3).map(|_| free_port()).map(|port| (port, Proxy::before(port))).collect();
+        let urls: Vec<String> = ports.iter().enumerate().map(|(number, (_, proxy))| format!("m{number}={}", proxy.url())).collect();
+        let cluster = urls.join(",");
+        let mut members = Vec::new();
+        for (number, (port, peers)) in ports.into_iter().enumerate() {
+            let etcd = Etcd::member(version, &[], &format!("m{number}"), port, &peers.url(), &cluster)?;
+            // None answers before two are there.
+            etcd.spawn()?;
+            members.push(Member { clients: Proxy::before(etcd.port), etcd, peers });
+        }
+        members.iter().try_for_each(|member| member.etcd.wait_serving())?;
+        Ok(Self { members })
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Where clients find the members.
+    pub fn urls(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.clients.url()).collect()
+    }
+
+    /// A member, around its proxies.
+    pub fn member(&self, number: usize) -> &Etcd {
+        &self.members[number].etcd
+    }
+
+    /// Cuts a member off from the others, in both directions. Its clients reach it as before.
+    #[track_caller]
+    pub fn isolate(&self, number: usize) {
+        // What members send each other carries the sender (`rafthttp`): who dials them is told apart by it.
+        let words = format!("X-Server-From: {:x}\r\n", self.member(number).member_id());
+        for (other, member) in self.members.iter().enumerate() {
+            if other == number {
+                member.peers.set(Mode::Cut);
+            } else {
+                member.peers.refuse(Some(&words));
+            }
+        }
+    }
+
+    /// Ends every isolation.
+    pub fn rejoin(&self) {
+        for member in &self.members {
+            member.peers.set(Mode::Pass);
+            member.peers.refuse(None);
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! | topics, offsets, reading back | [`kafka`] |
 //! | producing with a ledger | [`producer`] |
 //! | indices and documents | [`elasticsearch`] |
-//! | an etcd of one's own, its faults and keys | [`etcd`] |
+//! | an etcd of one's own, with one member or three, its faults and keys | [`etcd`] |
 //! | cut, delayed, swallowed connections | [`proxy`] |
 //! | a node of the sink with answers on demand | [`gate`] |
 //! | complete, single, commit-safe, right content | [`checker`] |

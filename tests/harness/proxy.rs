@@ -16,6 +16,8 @@ use super::process::free_port;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What is read at once.
 const BUFFER_BYTES: usize = 64 << 10;
+/// What is remembered of a connection's beginning.
+const HEAD_BYTES: usize = 4 << 10;
 
 /// What happens to connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,7 @@ pub enum Mode {
 struct Shared {
     upstream: u16,
     mode: Mutex<Mode>,
+    unwanted: Mutex<Option<Vec<u8>>>,
     is_over: AtomicBool,
     accepted: AtomicU64,
     reset: AtomicU64,
@@ -48,6 +51,12 @@ struct Shared {
 impl Shared {
     fn mode(&self) -> Mode {
         if self.is_over.load(Ordering::Relaxed) { Mode::Cut } else { *self.mode.lock().expect("no panic while switching") }
+    }
+
+    /// Whether what a client has sent makes it one that is to be cut off.
+    fn is_unwanted(&self, sent: &[u8]) -> bool {
+        let unwanted = self.unwanted.lock().expect("no panic while switching");
+        unwanted.as_ref().is_some_and(|words| sent.windows(words.len()).any(|window| window == words))
     }
 }
 
@@ -71,6 +80,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             upstream,
             mode: Mutex::new(Mode::Pass),
+            unwanted: Mutex::new(None),
             is_over: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             reset: AtomicU64::new(0),
@@ -93,6 +103,11 @@ impl Proxy {
     /// Behaves like this from now on.
     pub fn set(&self, mode: Mode) {
         *self.shared.mode.lock().expect("no panic while switching") = mode;
+    }
+
+    /// From now on resets every connection whose client sends these words, or has sent them among its first 4 KiB: so one of several clients is cut off.
+    pub fn refuse(&self, words: Option<&str>) {
+        *self.shared.unwanted.lock().expect("no panic while switching") = words.map(|words| words.as_bytes().to_vec());
     }
 
     /// How many connections were accepted.
@@ -143,8 +158,8 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
     }
     let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
     let is_cut = Arc::new(AtomicBool::new(false));
-    let requests = Pump { from: from_client, to: to_server, is_answers: false, shared: shared.clone(), is_cut: is_cut.clone() };
-    let answers = Pump { from: server, to: client, is_answers: true, shared: shared.clone(), is_cut };
+    let requests = Pump { from: from_client, to: to_server, is_answers: false, shared: shared.clone(), is_cut: is_cut.clone(), head: Vec::new() };
+    let answers = Pump { from: server, to: client, is_answers: true, shared: shared.clone(), is_cut, head: Vec::new() };
     let other = std::thread::spawn(move || requests.run());
     answers.run();
     let _ = other.join();
@@ -157,6 +172,8 @@ struct Pump {
     shared: Arc<Shared>,
     /// The connection is to be reset, whoever of the two noticed.
     is_cut: Arc<AtomicBool>,
+    /// The first bytes, in the direction of requests.
+    head: Vec<u8>,
 }
 
 impl Pump {
@@ -164,7 +181,7 @@ impl Pump {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut has_swallowed = false;
         loop {
-            if has_swallowed && self.shared.mode() != Mode::HalfOpen || self.shared.mode() == Mode::Cut {
+            if has_swallowed && self.shared.mode() != Mode::HalfOpen || self.shared.mode() == Mode::Cut || self.shared.is_unwanted(&self.head) {
                 self.cut();
             }
             if self.is_cut.load(Ordering::Relaxed) {
@@ -189,6 +206,13 @@ impl Pump {
                 continue;
             }
             let Some(bytes) = buffer.get(..read) else { return };
+            if !self.is_answers {
+                self.head.extend(bytes.iter().take(HEAD_BYTES - self.head.len().min(HEAD_BYTES)));
+                if self.shared.is_unwanted(bytes) {
+                    self.cut();
+                    continue;
+                }
+            }
             has_swallowed |= self.carry(bytes);
         }
     }
@@ -327,5 +351,29 @@ mod tests {
         proxy.set(Mode::Cut);
         super::super::wait::wait_until("the connection is cut", IN_FORCE_WITHIN, || ask(&mut stream).is_err().then_some(()));
         assert!(proxy.reset() > before);
+    }
+
+    #[test]
+    fn only_the_client_that_is_refused_is_cut_off() {
+        let proxy = before_a_server(b"answer");
+        let (mut early, mut other) = (connect(&proxy), connect(&proxy));
+        early.write_all(b"x-from: 1").expect("an open connection");
+        let mut buffer = [0; 100];
+        assert_eq!(early.read(&mut buffer).expect("an answer"), 6);
+        assert_eq!(ask(&mut other), Ok(b"answer".to_vec()));
+        proxy.refuse(Some("x-from: 1"));
+        super::super::wait::wait_until("it is cut without sending anything", IN_FORCE_WITHIN, || match early.read(&mut buffer) {
+            Ok(0) => Some(()),
+            Ok(_) => None,
+            Err(error) => (error.kind() == ErrorKind::ConnectionReset).then_some(()),
+        });
+        assert_eq!(ask(&mut other), Ok(b"answer".to_vec()));
+        let mut late = connect(&proxy);
+        late.write_all(b"x-from: 1").expect("an open connection");
+        assert!(late.read(&mut buffer).map_or(true, |read| read == 0));
+        proxy.refuse(None);
+        let mut again = connect(&proxy);
+        again.write_all(b"x-from: 1").expect("an open connection");
+        assert_eq!(again.read(&mut buffer).expect("an answer"), 6);
     }
 }

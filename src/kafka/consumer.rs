@@ -22,6 +22,7 @@ use super::chunk::{Chunk, ChunkBuilder};
 use super::client::{self, Events, GroupEvent};
 use super::ffi::{self, Batch, CommitQueue, CommitResult, Message, OwnQueue};
 use super::handle::{Command, ConsumerHandle, Intake, OpenError, RewindError, Subscription, Waker};
+use super::lookups::is_about_a_topic;
 use super::start::{self, Known};
 use super::{ConsumerView, PartitionView, TopicPlan};
 use crate::config::KafkaConfig;
@@ -1091,10 +1092,21 @@ impl<'a> Session<'a> {
             match ask() {
                 Err(error) if tried < ASK_TRIES => {
                     warn!(error = %error, tried, "kafka does not answer, asking again");
+                    if is_about_a_topic(&error) {
+                        self.learn_topics();
+                    }
                     tried += 1;
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Another member of the group may hear of new partitions first and give us some. This client says at once that there are none until it has new metadata, which it then keeps.
+    fn learn_topics(&self) {
+        self.inner.beat.send_replace(tokio::time::Instant::now());
+        if let Err(error) = self.consumer.fetch_metadata(None, ASK_TIMEOUT) {
+            debug!(error = %error, "the topics cannot be asked for");
         }
     }
 

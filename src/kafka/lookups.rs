@@ -358,7 +358,7 @@ impl Lookups {
 }
 
 /// Whether an error says something about a topic rather than about the brokers.
-fn is_about_a_topic(error: &KafkaError) -> bool {
+pub(super) fn is_about_a_topic(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::TopicAuthorizationFailed))

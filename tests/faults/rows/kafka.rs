@@ -6,7 +6,7 @@ use rand::Rng as _;
 
 use crate::harness::producer::{Producer, Record};
 use crate::harness::proxy::{Mode, Proxy};
-use crate::run::{CAUGHT_UP, Ending, Load, Row, Run, SOON, Setup, both, let_pass, rows, send};
+use crate::run::{CAUGHT_UP, Ending, Load, Row, Run, SOON, Setup, Topic, both, let_pass, rows, send};
 
 use super::process::port_of;
 
@@ -240,12 +240,23 @@ fn partitions_added(run: &mut Run<'_>) {
     let mut topic = run.topic("main", 2);
     let setup = Setup::new(run, &[&topic]);
     let (drover, load) = run.under_load(&setup, &topic, 1_000);
+    // One of two members hears of new partitions first, and may give the other some.
+    let mut other = run.start(&setup);
+    let running = |drover: &crate::harness::drover::Drover| rows(drover, &topic.name).iter().filter(|row| row["state"] == "running").count();
+    run.wait("I9", "both have one", SOON, || (running(&drover) == 1 && running(&other) == 1).then_some(()));
     run.servers.kafka.add_partitions(&topic.name, 6);
-    topic.partitions = 6;
     // At once: what they get before we know of them must not be passed over.
-    let second = Load::start(run, &topic);
-    run.wait("I9", "six tasks run", SOON, || (rows(&drover, &topic.name).iter().filter(|row| row["state"] == "running").count() == 6).then_some(()));
+    let second = Load::start(run, &Topic { partitions: 6, ..topic.clone() });
+    run.wait("I9", "six tasks run", SOON, || (running(&drover) + running(&other) == 6).then_some(()));
     let_pass(Duration::from_secs(3));
+    for drover in [&drover, &other] {
+        let rebuilt = drover.get("/api/v1/events?kind=consumer_rebuilt");
+        let is_none = rebuilt["items"].as_array().is_some_and(Vec::is_empty);
+        run.claim("I7", is_none, || format!("new partitions cost a consumer: {rebuilt}"));
+    }
+    let status = other.terminate(Duration::from_secs(27));
+    run.claim("I11", status.code() == Some(0), || format!("the other instance: {status}"));
+    topic.partitions = 6;
     let ledger = both(load.end(), second.end());
     run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
 }

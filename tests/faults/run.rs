@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-use crate::harness::checker::{self, Generation};
+use crate::harness::checker::{self, Content, Generation};
 use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::Elasticsearch;
 use crate::harness::http;
@@ -79,6 +79,8 @@ pub(crate) struct Topic {
     pub(crate) id: String,
     /// What is skipped or lost with notice.
     pub(crate) skipped: BTreeSet<(i32, i64)>,
+    /// What its documents look like.
+    pub(crate) content: Content,
 }
 
 /// What an instance is started with.
@@ -148,6 +150,8 @@ pub(crate) struct Run<'a> {
     pub(crate) label: String,
     /// Why the row cannot be carried out on this machine; then it is neither well nor failed.
     pub(crate) not_run: Option<String>,
+    /// What is to be told beside the counts.
+    pub(crate) notes: Vec<String>,
     mutant: Option<&'static str>,
     /// Where the documents are, if not on the shared server.
     own_sink: Option<Arc<Elasticsearch>>,
@@ -165,6 +169,7 @@ impl<'a> Run<'a> {
             counts: Counts { seed, ..Counts::default() },
             label: format!("row{number}{mark}"),
             not_run: None,
+            notes: Vec::new(),
             mutant,
             own_sink: None,
             observers: Vec::new(),
@@ -207,7 +212,7 @@ impl<'a> Run<'a> {
     /// The present life of a topic that is there.
     pub(crate) fn life_of(&self, name: &str, partitions: i32) -> Topic {
         let id = self.servers.kafka.topic_id_on_disk(name);
-        Topic { name: name.to_owned(), partitions, id, skipped: BTreeSet::new() }
+        Topic { name: name.to_owned(), partitions, id, skipped: BTreeSet::new(), content: Content::Json }
     }
 
     /// Starts an instance and waits until it is ready.
@@ -379,7 +384,8 @@ impl<'a> Run<'a> {
             .map(|(topic, acked)| {
                 let is_newest = newest.get(topic.name.as_str()).is_some_and(|newest| newest.id == topic.id);
                 let committed = committed.get(topic.name.as_str()).filter(|_| is_newest).cloned().unwrap_or_default();
-                Generation { index: Some(&topic.name), committed, skipped: topic.skipped.clone(), ..Generation::new(&topic.name, &topic.id, acked) }
+                let (index, content, skipped) = (Some(topic.name.as_str()), topic.content, topic.skipped.clone());
+                Generation { index, content, committed, skipped, ..Generation::new(&topic.name, &topic.id, acked) }
             })
             .collect();
         let found: Vec<checker::Letter> = letters.iter().map(crate::harness::drover::letter).collect();
@@ -460,14 +466,20 @@ pub(crate) fn send(producer: &Producer, rng: &mut StdRng, topic: &str, partition
     }
 }
 
-/// Produces at a steady pace, 2,000 records a second, until told to stop.
+/// Produces at a steady pace until told to stop.
 pub(crate) struct Load {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Ledger>,
 }
 
 impl Load {
+    /// 2,000 records a second.
     pub(crate) fn start(run: &mut Run<'_>, topic: &Topic) -> Self {
+        Self::paced(run, topic, 100)
+    }
+
+    /// So many records every 50 ms.
+    pub(crate) fn paced(run: &mut Run<'_>, topic: &Topic, in_a_turn: i32) -> Self {
         let producer = Producer::new(&run.servers.kafka);
         let is_over = Arc::new(AtomicBool::new(false));
         let told = is_over.clone();
@@ -475,8 +487,8 @@ impl Load {
         let thread = std::thread::spawn(move || {
             let mut number = 0;
             while !told.load(Ordering::Relaxed) {
-                send(&producer, &mut rng, &name, partitions, number..number + 100);
-                number += 100;
+                send(&producer, &mut rng, &name, partitions, number..number + in_a_turn);
+                number += in_a_turn;
                 let _ = try_wait_until(Duration::from_millis(50), || told.load(Ordering::Relaxed).then_some(()));
             }
             producer.flush();

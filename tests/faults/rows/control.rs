@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::drover::Drover;
 use crate::harness::etcd::{Etcd, Version};
-use crate::harness::producer::Producer;
+use crate::harness::producer::{Ledger, Producer};
 use crate::harness::proxy::{Mode, Proxy};
 use crate::run::{Ending, Load, Row, Run, SOON, Setup, Topic, both, let_pass, rows, send};
 
@@ -26,42 +26,57 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// A topic of the file under load, an etcd, and the prefix below it.
-struct Stage {
-    etcd: Etcd,
-    main: Topic,
-    setup: Setup,
-    drover: Drover,
-    load: Load,
+pub(super) struct Stage {
+    pub(super) etcd: Etcd,
+    pub(super) main: Topic,
+    pub(super) setup: Setup,
+    pub(super) drover: Drover,
+    pub(super) load: Load,
+    /// What another load has sent to the topics that are added.
+    pub(super) earlier: Option<Ledger>,
 }
 
 fn stage(run: &mut Run<'_>, before: impl FnOnce(&Etcd) -> String) -> Stage {
     let etcd = Etcd::start(Version::System, &[]);
-    let main = run.topic("main", 3);
     let more = format!("etcd: {{endpoints: [\"{}\"], prefix: drover}}", before(&etcd));
+    staged(run, etcd, more)
+}
+
+/// The same with this etcd and these sections.
+pub(super) fn staged(run: &mut Run<'_>, etcd: Etcd, more: String) -> Stage {
+    let main = run.topic("main", 3);
     let setup = Setup { more, ..Setup::new(run, &[&main]) };
     let drover = run.start(&setup);
     run.observe(&setup.group, &main);
     let load = Load::start(run, &main);
     run.wait_indexed(&drover, &main, 500);
-    Stage { etcd, main, setup, drover, load }
+    Stage { etcd, main, setup, drover, load, earlier: None }
 }
 
 impl Stage {
     /// After the fault: a topic that is added is run, with its records, and the promise was kept.
     fn end(self, run: &mut Run<'_>, added: &Topic) {
         let producer = Producer::new(&run.servers.kafka);
-        send(&producer, &mut run.rng, &added.name, added.partitions, 0..1_000);
-        producer.flush();
-        run.wait("I9", "the added topic runs", SOON, || {
-            let rows = rows(&self.drover, &added.name);
-            (!rows.is_empty() && rows.iter().all(|row| row["state"] == "running")).then_some(())
-        });
-        let ledger = both(self.load.end(), producer.ledger());
-        run.finish(self.drover, &Ending { group: &self.setup.group, topics: &[&self.main, added], ledger: &ledger, restarts: 0..=0 });
+        self.end_with(run, &producer, &[added]);
+    }
+
+    /// The same with more than one topic, whose producer may have sent before.
+    pub(super) fn end_with(self, run: &mut Run<'_>, producer: &Producer, added: &[&Topic]) {
+        for topic in added {
+            send(producer, &mut run.rng, &topic.name, topic.partitions, 0..1_000);
+            producer.flush();
+            run.wait("I9", &format!("{} runs", topic.name), SOON, || {
+                let rows = rows(&self.drover, &topic.name);
+                (!rows.is_empty() && rows.iter().all(|row| row["state"] == "running")).then_some(())
+            });
+        }
+        let ledger = both(both(self.load.end(), producer.ledger()), self.earlier.unwrap_or_default());
+        let topics: Vec<&Topic> = std::iter::once(&self.main).chain(added.iter().copied()).collect();
+        run.finish(self.drover, &Ending { group: &self.setup.group, topics: &topics, ledger: &ledger, restarts: 0..=0 });
     }
 }
 
-fn put(drover: &Drover, topic: &str) -> u16 {
+pub(super) fn put(drover: &Drover, topic: &str) -> u16 {
     drover.put(&format!("/api/v1/topics/{topic}"), &json!({"format": "json"})).status
 }
 
@@ -93,10 +108,15 @@ fn etcd_paused(run: &mut Run<'_>) {
     stage.end(run, &added);
 }
 
-fn source_status(drover: &Drover, kind: &str) -> String {
+/// The row of a source, `null` where there is none.
+pub(super) fn source(drover: &Drover, kind: &str) -> Value {
     let sources = drover.get("/api/v1/sources");
     let source = sources["items"].as_array().and_then(|items| items.iter().find(|source| source["kind"] == kind).cloned());
-    source.and_then(|source| source["status"].as_str().map(str::to_owned)).unwrap_or_else(|| format!("not in {sources}"))
+    source.unwrap_or_default()
+}
+
+pub(super) fn source_status(drover: &Drover, kind: &str) -> String {
+    source(drover, kind)["status"].as_str().unwrap_or("not there").to_owned()
 }
 
 fn etcd_compacted(run: &mut Run<'_>) {

@@ -1,7 +1,8 @@
 //! The fault matrix: the program against real servers, one fault after the other, and after each of them the whole promise.
 //!
 //! `make faults` runs every row and every mutant and writes `tests/faults/RESULTS.md`; `make faults ROW=23` (or `ROW=3,29`, `ROW=mutants`, or a mutant's name) runs some, `SEED=…` repeats a run. `make test-faults` runs
-//! a selection that the seed makes, for at most five minutes. A row's number is that of the matrix; [`rows::NOT_BUILT`] says what is missing and why. A row that this machine
+//! a selection that the seed makes, for at most five minutes. A row's number is that of the matrix; [`rows::NOT_BUILT`] says what is missing and why. Row 70, the soak of an hour, runs only when it is asked for: `make faults ROW=70`, or with the minutes,
+//! `SOAK=10`. A row that this machine
 //! cannot carry out is `NOT RUN`, with the reason, and counts neither as passed nor as failed.
 //!
 //! | to find | look in |
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
     let is_selection = std::env::var("FAULTS").is_ok_and(|what| what == "selection");
     let mut rng = StdRng::seed_from_u64(u64::from(seed));
     let (mut rows, mut mutants): (Vec<&Row>, Vec<&Mutant>) = (rows::all().collect(), mutants::ALL.iter().collect());
+    if rows::soak::minutes().is_none() && wanted.is_empty() || is_selection {
+        rows.retain(|row| row.number != rows::soak::NUMBER);
+    }
     if !wanted.is_empty() {
         let names: Vec<&str> = wanted.split(',').map(str::trim).collect();
         rows.retain(|row| names.contains(&row.number.to_string().as_str()));
@@ -84,6 +88,8 @@ fn main() -> ExitCode {
     println!("faults: {passed} passed, {failed} failed, {not_run} not run, {:.0} s, seed {seed}", started.elapsed().as_secs_f32());
     if wanted.is_empty() && !is_selection {
         results::write(&entries, seed, started.elapsed());
+    } else {
+        results::write_soak(&entries);
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

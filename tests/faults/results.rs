@@ -1,7 +1,7 @@
 //! The report of a run: a line for each row on the terminal, and `RESULTS.md` after a whole run.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::invariants::{self, INVARIANTS};
@@ -20,6 +20,7 @@ pub(crate) struct Entry {
     is_mutant: bool,
     took: Duration,
     counts: Counts,
+    notes: Vec<String>,
     looked_at: Vec<&'static str>,
     /// What was wrong with a row; of a mutant, why it counts as survived.
     wrong: Vec<String>,
@@ -47,6 +48,7 @@ impl Entry {
             is_mutant: false,
             took,
             counts: run.counts,
+            notes: run.notes,
             looked_at: invariants::looked_at(&run.evidence),
             wrong,
             not_run: run.not_run,
@@ -78,6 +80,7 @@ impl Entry {
             is_mutant: true,
             took,
             counts: run.counts,
+            notes: run.notes,
             looked_at: invariants::looked_at(&run.evidence),
             wrong,
             not_run: run.not_run,
@@ -102,16 +105,69 @@ impl Entry {
             (false, false) => "ok".to_owned(),
         };
         println!("{} {}: {verdict}, {:.1} s, seed {}, {}", self.label, self.name, self.took.as_secs_f32(), self.counts.seed, self.counts);
-        for what in self.not_run.iter().chain(&self.wrong) {
+        for what in self.not_run.iter().chain(&self.notes).chain(&self.wrong) {
             println!("    {what}");
         }
     }
+
+    fn is_soak(&self) -> bool {
+        self.label == rows::soak::NUMBER.to_string()
+    }
 }
 
-/// Writes `tests/faults/RESULTS.md`.
+/// Where the section about the soak begins; the next one ends it.
+const SOAK: &str = "## Soak\n";
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/RESULTS.md")
+}
+
+/// Writes `tests/faults/RESULTS.md`. What it says of a soak stays, unless there was one now.
 pub(crate) fn write(entries: &[Entry], seed: u32, took: Duration) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/RESULTS.md");
-    let text = text(entries, seed, took);
+    let before = std::fs::read_to_string(path()).unwrap_or_default();
+    let soak = entries.iter().find(|entry| entry.is_soak()).map(soak_section);
+    let kept = soak_of(&before).map(|(_, section, _)| section.to_owned());
+    let soak = soak.or(kept).unwrap_or_else(|| format!("{SOAK}\nRow {} has never run.\n\n", rows::soak::NUMBER));
+    save(&text(entries, seed, took, &soak));
+}
+
+/// After a run that is no whole one, only what is told of the soak.
+pub(crate) fn write_soak(entries: &[Entry]) {
+    let Some(entry) = entries.iter().find(|entry| entry.is_soak()) else { return };
+    let before = std::fs::read_to_string(path()).unwrap_or_default();
+    match soak_of(&before) {
+        Some((head, _, tail)) => save(&format!("{head}{}{tail}", soak_section(entry))),
+        None => save(&format!("{before}\n{}", soak_section(entry))),
+    }
+}
+
+/// What is before the section about the soak, the section, and what is after it.
+fn soak_of(text: &str) -> Option<(&str, &str, &str)> {
+    let (head, rest) = text.split_at(text.find(SOAK)?);
+    let end = rest.get(SOAK.len()..)?.find("\n## ").map_or(rest.len(), |end| SOAK.len() + end + 1);
+    let (section, tail) = rest.split_at(end);
+    Some((head, section, tail))
+}
+
+fn soak_section(entry: &Entry) -> String {
+    let counts = &entry.counts;
+    let verdict = if entry.is_ok() { "ok".to_owned() } else { format!("**{}**", entry.wrong.join("; ")) };
+    let mut text = format!(
+        "{SOAK}\nRow {} last ran on {} with seed {} for {:.0} minutes: {verdict}. {counts}.\n\n",
+        entry.label,
+        jiff::Timestamp::now().strftime("%Y-%m-%d"),
+        counts.seed,
+        entry.took.as_secs_f32() / 60.0
+    );
+    for note in &entry.notes {
+        let _ = writeln!(text, "* {note}");
+    }
+    text.push('\n');
+    text
+}
+
+fn save(text: &str) {
+    let path = path();
     if let Err(error) = std::fs::write(&path, text) {
         eprintln!("faults: {} cannot be written: {error}", path.display());
     } else {
@@ -119,9 +175,11 @@ pub(crate) fn write(entries: &[Entry], seed: u32, took: Duration) {
     }
 }
 
-fn text(entries: &[Entry], seed: u32, took: Duration) -> String {
+fn text(entries: &[Entry], seed: u32, took: Duration, soak: &str) -> String {
     let mut text = String::new();
-    let (rows, mutants): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| !entry.is_mutant);
+    let (mut rows, mutants): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| !entry.is_mutant);
+    // It has a section of its own.
+    rows.retain(|entry| !entry.is_soak());
     let failed = entries.iter().filter(|entry| entry.is_failed()).count();
     let on = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let _ = writeln!(text, "# Faults and what became of the promise\n");
@@ -169,7 +227,7 @@ fn text(entries: &[Entry], seed: u32, took: Duration) -> String {
         let row = known.map_or(0, |mutant| mutant.row);
         let _ = writeln!(text, "| `{}` | {words} | {row} | {result} | {:.0} |", entry.name, entry.took.as_secs_f32());
     }
-    let _ = writeln!(text, "\n## Invariants\n");
+    let _ = write!(text, "\n{soak}## Invariants\n\n");
     for invariant in &INVARIANTS {
         let _ = writeln!(text, "* **{}** {}", invariant.id, invariant.words);
     }

@@ -31,10 +31,10 @@ pub trait LogLevel: std::fmt::Debug + Send + Sync + 'static {
 
 /// The log's filter.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"filter": "info,drover::sink=debug"}))]
+#[serde(deny_unknown_fields)]
 pub(super) struct LogFilter {
     /// A level (`error`, `warn`, `info`, `debug`, `trace` or `off`), or several directives with commas between them: a level, or a module and its level.
-    #[schema(example = "info,drover::sink=debug", max_length = 1000)]
+    #[schema(example = "info,drover::sink=debug", min_length = 1, max_length = 1000)]
     filter: String,
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn get_log_level(State(state): State<Shared>, uri: Uri, headers
     put,
     path = "/api/v1/log-level",
     tag = "instance",
-    request_body(content = LogFilter, content_type = "application/json"),
+    request_body(content = LogFilter, content_type = "application/json", example = json!({"filter": "info,drover::sink=debug"})),
     responses(
         (status = 200, description = "The filter that is in force now", body = LogFilter, headers(("x-request-id" = String, description = "The request's id"))),
         SetProblems,
@@ -110,7 +110,8 @@ fn checked(filter: &str) -> Result<(), String> {
     if filter.chars().count() > MAX_FILTER || filter.split(',').count() > MAX_DIRECTIVES {
         return Err(format!("it is longer than {MAX_FILTER} characters or {MAX_DIRECTIVES} directives"));
     }
-    for directive in filter.split(',').map(str::trim) {
+    // Spaces around a comma are fine, line ends are not: the filter is a line of the log and of the answer.
+    for directive in filter.split(',').map(|directive| directive.trim_matches(' ')) {
         let (target, level) = directive.split_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
         let is_level = ["error", "warn", "info", "debug", "trace", "off"].iter().any(|known| level.eq_ignore_ascii_case(known));
         let is_module = |target: &str| !target.is_empty() && target.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-'));

@@ -15,7 +15,8 @@
 //! | cut, delayed, swallowed connections | [`proxy`] |
 //! | a node of the sink with answers on demand | [`gate`] |
 //! | complete, single, commit-safe, right content | [`checker`] |
-//! | the program under test | [`drover`] |
+//! | the program under test, as a process | [`drover`] |
+//! | the log of one that runs inside the test process | [`log`] |
 #![allow(dead_code, reason = "each test target uses its own part")]
 
 pub mod checker;
@@ -25,6 +26,7 @@ pub mod etcd;
 pub mod gate;
 pub mod http;
 pub mod kafka;
+pub mod log;
 pub mod process;
 pub mod producer;
 pub mod proxy;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use drover::api::LogLevel;
 use drover::app::{self, End, Options, StartError};
 use drover::config;
 use drover::kafka::TopicIds;
@@ -28,23 +27,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::harness::http::{self, Answer};
+use crate::harness::log::NoLog;
 use crate::harness::process::free_port;
 use crate::harness::wait::wait_until;
 use crate::sink::stub::{self, ItemRule, StubServer};
-
-/// These tests begin no log.
-#[derive(Debug)]
-struct NoLog;
-
-impl LogLevel for NoLog {
-    fn filter(&self) -> String {
-        "off".to_owned()
-    }
-
-    fn set(&self, _: &str) -> Result<(), String> {
-        Err("there is no log".to_owned())
-    }
-}
 
 /// For tests with a second start. It leaves room for one heartbeat that is late: they come every 3 s.
 pub(crate) const SHORT_SESSION: &str = ", session.timeout.ms: 6000";

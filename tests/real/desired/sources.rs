@@ -14,6 +14,7 @@ use crate::harness::checker::Content;
 use crate::harness::drover::Drover;
 use crate::harness::etcd::{Etcd, Version};
 use crate::harness::http;
+use crate::harness::log::NoLog;
 use crate::harness::process::free_port;
 use crate::harness::producer::Producer;
 use crate::harness::servers;
@@ -293,7 +294,7 @@ fn two_hundred_tasks_that_came_and_went_leave_nothing_on_the_runtime() {
     fs::write(&path, config(&servers, &etcd, base, "etcdkeys: [des-tasks]", &[base])).expect("a file in our folder");
     let loaded = drover::config::load(&path, &|_| None).unwrap_or_else(|error| panic!("{}", drover::config::check::text(&error)));
     let (port, (signals, received)) = (free_port(), futures::channel::mpsc::unbounded());
-    let options = Options { listen: Some(([127, 0, 0, 1], port).into()), ..Options::new(path) };
+    let options = Options { listen: Some(([127, 0, 0, 1], port).into()), ..Options::new(path, std::sync::Arc::new(NoLog)) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let life = runtime.spawn(app::run(loaded, options, received));
     let url = format!("http://127.0.0.1:{port}");

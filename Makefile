@@ -1,4 +1,4 @@
-# make run: the demo, which needs nothing else.   make test: everything.   make bench: throughput (not in CI).
+# make run: the demo, which needs nothing else.   make test: everything.   make bench: what it costs (not in CI).
 SHELL := /bin/bash
 
 # One set of features for everything that is tested, so that nothing is compiled twice.
@@ -7,7 +7,7 @@ FEATURES := --features failpoints
 # The drover of test-readme and test-web; empty: the one that test-hermetic has built.
 export DROVER_BINARY
 
-.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real test-faults faults servers bench fuzz instructions image-check
+.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real test-faults faults servers bench bench-tasks bench-peers fuzz instructions image-check
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -55,9 +55,17 @@ test-faults: ## a seeded selection of the fault matrix and of the mutants, at mo
 faults: ## the whole fault matrix and all mutants; writes tests/faults/RESULTS.md (not in CI). Options: ROW=23 (or ROW=3,29 or ROW=mutants), SEED=7, ROW=70 for a soak of an hour, SOAK=10 for other minutes
 	ROW=$(ROW) SEED=$(SEED) SOAK=$(SOAK) cargo test --locked $(FEATURES) --test faults
 
-bench: ## records per second, CPU seconds and memory against a discarding endpoint, with a real Kafka
+bench: ## what drover costs beside hand-written librdkafka loops, with a real Kafka; writes benches/README.md (not in CI). Options: BENCH=quick, BENCH_TABLE=main,latency
 	@bash .ci/prerequisites.sh
 	cargo bench --locked --bench throughput
+
+bench-tasks: ## what 100 to 10,000 partitions cost; writes its table into benches/README.md (not in CI). Options: BENCH=quick
+	@bash .ci/prerequisites.sh
+	BENCH_TABLE=tasks cargo bench --locked --bench throughput
+
+bench-peers: ## drover beside rsyslog, gohangout, file.d and go-stash, which it fetches and builds; writes its table into benches/README.md (not in CI). Options: BENCH=quick
+	@bash .ci/prerequisites.sh
+	BENCH_PEERS=$$(bash benches/peers/build.sh) && export BENCH_PEERS && BENCH_TABLE=peers cargo bench --locked --bench throughput
 
 fuzz: ## changes the corpus at random against each parser for SECONDS (60); DROVER_FUZZ_SEED=N repeats a run
 	DROVER_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked $(FEATURES) --lib -- --nocapture --test-threads=1 corpus_tests::fuzz_

@@ -1,7 +1,8 @@
 //! Hand-written librdkafka loops: the price that drover is compared with. No group, no commits, no supervision, no retries; nothing of drover's code.
 //!
 //! * *count*: `rd_kafka_consume_batch_queue` over all partitions, count, destroy.
-//! * *send*: the same, with an action line and the payload appended to a body of 8 MiB, and two threads with a connection each that POST it.
+//! * *build*: the same, with an action line and the payload appended to a body of 8 MiB, which is thrown away when it is full.
+//! * *send*: the same, with two threads that have a connection each and POST the bodies.
 //! * *poll*: as *send*, but with records taken one by one through the safe API: what batches save.
 
 #![allow(unsafe_code, reason = "batch consumption is not in the safe API")]
@@ -25,6 +26,8 @@ use crate::contenders::BULK_BYTES;
 
 /// The rung that only counts.
 pub const COUNT: &str = "count";
+/// The rung that builds bodies.
+pub const BUILD: &str = "build";
 /// The rung that builds and sends bodies.
 pub const SEND: &str = "send";
 /// The rung that does the same with records taken one by one.
@@ -38,8 +41,7 @@ const BATCH: usize = 10_000;
 const IN_FLIGHT: usize = 2;
 
 struct Arguments {
-    sends: bool,
-    polls: bool,
+    rung: String,
     bootstrap: String,
     topic: String,
     partitions: i32,
@@ -47,21 +49,20 @@ struct Arguments {
     endpoint: String,
 }
 
-/// `count|send|poll BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT`; prints [`DONE`] and waits to be killed.
+/// `count|build|send|poll BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT`; prints [`DONE`] and waits to be killed.
 pub fn run(arguments: &[String]) {
     let [rung, bootstrap, topic, partitions, records, endpoint, ..] = arguments else {
         panic!("rung NAME BOOTSTRAP TOPIC PARTITIONS RECORDS ENDPOINT")
     };
     let arguments = Arguments {
-        sends: rung != COUNT,
-        polls: rung == POLL,
+        rung: rung.clone(),
         bootstrap: bootstrap.clone(),
         topic: topic.clone(),
         partitions: partitions.parse().expect("a number of partitions"),
         records: records.parse().expect("a number of records"),
         endpoint: endpoint.clone(),
     };
-    let seconds = if arguments.polls { poll(&arguments) } else { consume(&arguments) };
+    let seconds = if arguments.rung == POLL { poll(&arguments) } else { consume(&arguments) };
     println!("{DONE}{seconds}");
     loop {
         thread::park();
@@ -73,7 +74,12 @@ fn consume(arguments: &Arguments) -> f64 {
     // SAFETY: the consumer outlives the queue, which is destroyed below.
     let queue = unsafe { rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
     let mut messages: Vec<*mut rd_kafka_message_t> = vec![std::ptr::null_mut(); BATCH];
-    let mut sender = arguments.sends.then(|| Sender::start(&arguments.endpoint));
+    let mut sender = match arguments.rung.as_str() {
+        COUNT => None,
+        BUILD => Some(Bodies::to_nobody(&arguments.topic)),
+        SEND => Some(Bodies::to(&arguments.endpoint, &arguments.topic)),
+        other => panic!("there is no rung {other}"),
+    };
     let mut started: Option<Instant> = None;
     let mut seen = 0;
     while seen < arguments.records {
@@ -109,7 +115,7 @@ fn consume(arguments: &Arguments) -> f64 {
 /// The same with `BaseConsumer::poll`, which gives one record a call.
 fn poll(arguments: &Arguments) -> f64 {
     let consumer = assigned_consumer(arguments);
-    let mut sender = Sender::start(&arguments.endpoint);
+    let mut sender = Bodies::to(&arguments.endpoint, &arguments.topic);
     let mut started: Option<Instant> = None;
     let mut seen = 0;
     while seen < arguments.records {
@@ -146,15 +152,24 @@ fn assigned_consumer(arguments: &Arguments) -> BaseConsumer {
 }
 
 /// A body in the making, and the threads that send finished ones.
-struct Sender {
+struct Bodies {
+    index: String,
     body: Vec<u8>,
+    senders: Option<Senders>,
+}
+
+struct Senders {
     full: SyncSender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
-impl Sender {
-    fn start(endpoint: &str) -> Self {
+impl Bodies {
+    fn to_nobody(index: &str) -> Self {
+        Self { index: index.to_owned(), body: Vec::with_capacity(BULK_BYTES), senders: None }
+    }
+
+    fn to(endpoint: &str, index: &str) -> Self {
         let (full, bodies) = sync_channel::<Vec<u8>>(0);
         let (used, empty) = sync_channel::<Vec<u8>>(IN_FLIGHT + 1);
         for _ in 0..IN_FLIGHT {
@@ -166,7 +181,7 @@ impl Sender {
             thread::spawn(move || send_bodies(&endpoint, &bodies, &used))
         });
         let threads = threads.collect();
-        Self { body: Vec::with_capacity(BULK_BYTES), full, empty, threads }
+        Self { index: index.to_owned(), body: Vec::with_capacity(BULK_BYTES), senders: Some(Senders { full, empty, threads }) }
     }
 
     fn append(&mut self, partition: i32, offset: i64, payload: &[u8]) {
@@ -175,24 +190,30 @@ impl Sender {
         if self.body.len() + payload.len() + ACTION_BYTES > BULK_BYTES {
             self.hand_over();
         }
-        let _ = writeln!(self.body, r#"{{"index":{{"_index":"bench","_id":"AAAAAAAAAAAAAAAAAAAAAA:{partition}:{offset}"}}}}"#);
+        let _ = writeln!(self.body, r#"{{"index":{{"_index":"{}","_id":"AAAAAAAAAAAAAAAAAAAAAA:{partition}:{offset}"}}}}"#, self.index);
         self.body.extend_from_slice(payload);
         self.body.push(b'\n');
     }
 
     fn hand_over(&mut self) {
-        let next = self.empty.recv().expect("the senders live");
+        let Some(senders) = &self.senders else {
+            std::hint::black_box(self.body.as_slice());
+            self.body.clear();
+            return;
+        };
+        let next = senders.empty.recv().expect("the senders live");
         let body = std::mem::replace(&mut self.body, next);
-        self.full.send(body).expect("the senders live");
+        senders.full.send(body).expect("the senders live");
     }
 
     fn finish(mut self) {
         if !self.body.is_empty() {
             self.hand_over();
         }
-        drop(self.full);
-        for sender in self.threads {
-            sender.join().expect("a sender that did not panic");
+        let Some(senders) = self.senders else { return };
+        drop(senders.full);
+        for thread in senders.threads {
+            thread.join().expect("a sender that did not panic");
         }
     }
 }

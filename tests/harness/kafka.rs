@@ -33,6 +33,7 @@ pub struct Kafka {
     home: PathBuf,
     java: PathBuf,
     port: u16,
+    heap: String,
     /// What the listener `PROXIED` advertises, and where it really listens.
     proxied: (u16, u16),
     process: Mutex<Option<Process>>,
@@ -54,6 +55,11 @@ pub struct ReadRecord {
 impl Kafka {
     /// Fetches what is missing, formats a new log folder, starts, and waits until the broker answers.
     pub fn start() -> Result<Self, String> {
+        Self::start_with_heap("-Xmx1g")
+    }
+
+    /// The same with another limit of the heap, as Java's option.
+    pub fn start_with_heap(heap: &str) -> Result<Self, String> {
         let home = fetched("kafka")?;
         let java = java_home()?.join("bin/java");
         let (port, controller_port) = (free_port(), free_port());
@@ -61,7 +67,7 @@ impl Kafka {
         let folder = RunFolder::new("kafka", User::Unprivileged);
         folder.write("server.properties", &properties(&folder, port, controller_port, proxied));
         folder.write("log4j2.properties", LOGGING);
-        let kafka = Self { home, java, port, proxied, process: Mutex::new(None), folder };
+        let kafka = Self { home, java, port, heap: heap.to_owned(), proxied, process: Mutex::new(None), folder };
         kafka.format()?;
         kafka.launch()?;
         Ok(kafka)
@@ -335,7 +341,7 @@ impl Kafka {
     }
 
     fn launch(&self) -> Result<(), String> {
-        let mut command = self.java_command("-Xmx1g");
+        let mut command = self.java_command(&self.heap);
         let logging = self.folder.path().join("log4j2.properties");
         command.arg("-Xms256m").arg(format!("-Dlog4j2.configurationFile={}", logging.display())).args(["kafka.Kafka", "server.properties"]);
         let mut process = Process::start(&self.folder, "kafka", command);

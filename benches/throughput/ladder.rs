@@ -40,7 +40,7 @@ const DROVER_AUTO: Contender = drover("drover, auto", "auto", "off");
 struct Ladder {
     name: &'static str,
     cases: Vec<Case>,
-    notes: &'static str,
+    notes: String,
 }
 
 fn case(set: DataSet, contender: Contender, target: Target) -> Case {
@@ -61,9 +61,9 @@ fn usual() -> Vec<Ladder> {
                 case(main, rung("R3: R2, records one by one", rungs::POLL), Target::None),
                 json(main),
             ],
-            notes: "",
+            notes: String::new(),
         },
-        Ladder { name: "sizes", cases: vec![reference(main), json(main), reference(data::JSON_1024), json(data::JSON_1024)], notes: "" },
+        Ladder { name: "sizes", cases: vec![reference(main), json(main), reference(data::JSON_1024), json(data::JSON_1024)], notes: String::new() },
         Ladder {
             name: "compression",
             cases: vec![
@@ -74,7 +74,7 @@ fn usual() -> Vec<Ladder> {
                 reference(data::JSON_300_ZSTD),
                 json(data::JSON_300_ZSTD),
             ],
-            notes: "Compression is the producer's, of the batches in Kafka.",
+            notes: "Compression is the producer's, of the batches in Kafka.".to_owned(),
         },
         Ladder {
             name: "formats",
@@ -87,12 +87,12 @@ fn usual() -> Vec<Ladder> {
                 case(main, DROVER_AUTO, Target::None),
             ],
             notes: "R2 sends the text as it is, which no Elasticsearch would take: it is the price of moving the same records. `text` and `classic` send two to three times the bytes, see the column of bytes \
-                    a record.",
+                    a record.".to_owned(),
         },
         Ladder {
             name: "gzip",
             cases: vec![reference(main), json(main), case(main, drover("drover, json, gzip", "json", "gzip"), Target::None)],
-            notes: "The endpoint unpacks on the same machine, in the same time. CPU is what gzip costs; the rate would differ where the network is the limit.",
+            notes: "The endpoint unpacks on the same machine, in the same time. CPU is what gzip costs; the rate would differ where the network is the limit.".to_owned(),
         },
     ]
 }
@@ -100,11 +100,11 @@ fn usual() -> Vec<Ladder> {
 fn peers() -> Ladder {
     let main = data::JSON_300;
     let mut cases = vec![case(main, R2, Target::None), case(main, DROVER_JSON, PASS_THROUGH)];
-    cases.extend(peers::found().into_iter().map(|peer| case(main, contenders::peer(peer), Target::None)));
+    cases.extend(peers::found_and_missing().0.into_iter().map(|peer| case(main, contenders::peer(peer), Target::None)));
     Ladder {
         name: "peers",
         cases,
-        notes: "Those whose name ends in *raw* pass records through as drover does. Of the others only the number of documents is checked, since they write each document anew.",
+        notes: "Those whose name ends in *raw* pass records through as drover does. Of the others only the number of documents is checked, since they write each document anew. ".to_owned() + &peers::notes(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::{Elasticsearch, Product};
 use crate::harness::kafka::Kafka;
 use crate::harness::wait::wait_until;
-use crate::machine::{self, Ticks};
+use crate::machine::Busy;
 use crate::options::Options;
 use crate::plot::{Bar, Panel};
 use crate::probes::Probes;
@@ -170,24 +170,4 @@ fn look(elasticsearch: &Elasticsearch, index: &str, found: &mut BTreeMap<u64, In
         let probe = hit["fields"]["probe"][0].as_u64().expect("a probe's number");
         found.entry(probe).or_insert(now);
     }
-}
-
-/// How much of the machine others have while drover runs.
-struct Busy {
-    ticks: Ticks,
-    ours: f64,
-}
-
-impl Busy {
-    fn begin(kafka: &Kafka, drover: &Drover) -> Self {
-        Self { ticks: Ticks::now(), ours: ours(kafka, drover) }
-    }
-
-    fn foreign(self, kafka: &Kafka, drover: &Drover) -> f64 {
-        self.ticks.foreign_share(ours(kafka, drover) - self.ours)
-    }
-}
-
-fn ours(kafka: &Kafka, drover: &Drover) -> f64 {
-    kafka.cpu_seconds() + drover.cpu_seconds() + machine::own_cpu_seconds()
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::harness::drover::Drover;
+use crate::harness::kafka::Kafka;
 use crate::harness::process::cpu_seconds_of;
 
 /// One line: processors, memory, kernel.
@@ -88,6 +90,29 @@ fn used_seconds() -> f64 {
     let ticks: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|index| fields.get(*index)).sum();
     // A hundred a second on every Linux that anybody has: USER_HZ is part of its interface.
     ticks as f64 / 100.0
+}
+
+/// How much of the machine others have while a drover runs.
+#[derive(Debug)]
+pub struct Busy {
+    ticks: Ticks,
+    ours: f64,
+}
+
+impl Busy {
+    /// From now.
+    pub fn begin(kafka: &Kafka, drover: &Drover) -> Self {
+        Self { ticks: Ticks::now(), ours: ours(kafka, drover) }
+    }
+
+    /// Their share until now.
+    pub fn foreign(&self, kafka: &Kafka, drover: &Drover) -> f64 {
+        self.ticks.foreign_share(ours(kafka, drover) - self.ours)
+    }
+}
+
+fn ours(kafka: &Kafka, drover: &Drover) -> f64 {
+    kafka.cpu_seconds() + drover.cpu_seconds() + own_cpu_seconds()
 }
 
 fn read(path: &str) -> String {

@@ -1,11 +1,13 @@
 //! Other programs that bring Kafka's records to Elasticsearch, for `make bench-peers`. `benches/peers/build.sh` fetches and builds them.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::endpoint::Endpoint;
 use crate::harness::kafka::Kafka;
 use crate::harness::process::RunFolder;
+use crate::machine;
 
 /// One program with one configuration.
 #[derive(Debug)]
@@ -84,13 +86,23 @@ pub fn command(peer: &Peer, folder: &RunFolder, kafka: &Kafka, endpoint: &Endpoi
     command
 }
 
-/// Those whose program is there. The others are named on the terminal and have no row.
-pub fn found() -> Vec<&'static Peer> {
-    let (found, missing): (Vec<&Peer>, Vec<&Peer>) = PEERS.iter().partition(|peer| program(peer.program).is_some());
-    for peer in missing {
-        println!("{} is left out: there is no program {}; see benches/peers/build.sh", peer.name, peer.program);
+/// Those whose program is there, and those whose is not.
+pub fn found_and_missing() -> (Vec<&'static Peer>, Vec<&'static Peer>) {
+    PEERS.iter().partition(|peer| program(peer.program).is_some())
+}
+
+/// Who is in the table in which version, and who is not.
+pub fn notes() -> String {
+    let (found, missing) = found_and_missing();
+    let rsyslog = found.iter().find(|peer| peer.program == "rsyslogd").and_then(|peer| program(peer.program));
+    let printed = rsyslog.map(|path| machine::printed(&path.display().to_string(), &["-v"]));
+    let version = printed.iter().flat_map(|text| text.split_whitespace()).nth(1).unwrap_or("not there");
+    let mut notes = format!("rsyslog is {version}, the others are as in `benches/peers/build.sh`.");
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|peer| peer.name).collect();
+        let _ = write!(notes, " Left out because they could not be fetched or built: {}.", names.join("; "));
     }
-    found
+    notes
 }
 
 /// The program in the folder that `BENCH_PEERS` names, else on the path.

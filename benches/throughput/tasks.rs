@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
 use crate::contenders;
 use crate::endpoint::{Content, Endpoint};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::Kafka;
-use crate::harness::process::cpu_seconds_of;
-use crate::machine::{self, Ticks};
+use crate::harness::wait::wait_until;
+use crate::machine::{self, Busy};
 use crate::options::Options;
 use crate::plot::{Bar, Panel};
 use crate::report::{self, Section, Spread, Table};
@@ -25,6 +25,7 @@ const HEAP: &str = "-Xmx2g";
 const PARTITIONS_OF_A_TOPIC: i32 = 10;
 const TOPICS_AT_ONCE: usize = 100;
 const CREATED_WITHIN: Duration = Duration::from_secs(180);
+const CALL_WITHIN: Duration = Duration::from_secs(5);
 const RUNNING_WITHIN: Duration = Duration::from_secs(600);
 /// Looking is work for the program too: a page of metrics names every partition.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -64,7 +65,7 @@ fn name(number: usize) -> String {
 }
 
 fn create_topics(kafka: &Kafka, count: usize) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().expect("an admin client");
+    let admin: AdminClient<DefaultClientContext> = kafka.client().create().expect("an admin client");
     let names: Vec<String> = (0..count).map(name).collect();
     let options = AdminOptions::new().operation_timeout(Some(CREATED_WITHIN)).request_timeout(Some(CREATED_WITHIN));
     let started = Instant::now();
@@ -75,7 +76,16 @@ fn create_topics(kafka: &Kafka, count: usize) {
             result.expect("a new topic");
         }
     }
+    wait_until_served(kafka, &names);
     println!("{count} topics of {PARTITIONS_OF_A_TOPIC} partitions created in {:.0} s", started.elapsed().as_secs_f64());
+}
+
+/// The controller answers before the broker serves all of what it has created; until then a new topic "cannot begin yet", which is the broker's time and not drover's.
+fn wait_until_served(kafka: &Kafka, names: &[String]) {
+    let consumer: BaseConsumer = kafka.client().set("group.id", "bench-look-up").create().expect("a consumer");
+    for name in names {
+        wait_until(&format!("{name} is served"), CREATED_WITHIN, || consumer.fetch_watermarks(name, PARTITIONS_OF_A_TOPIC - 1, CALL_WITHIN).ok());
+    }
 }
 
 fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_seconds: u64) -> Row {
@@ -93,12 +103,10 @@ fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_
     wait_for_running(&mut drover, tasks);
     let (start_seconds, start_cpu) = (started.elapsed().as_secs_f64(), drover.cpu_seconds());
 
-    let broker = || kafka.cpu_seconds() + machine::own_cpu_seconds();
-    let before = (Ticks::now(), drover.cpu_seconds(), broker(), Instant::now());
+    let (busy, before, idle_from) = (Busy::begin(kafka, &drover), drover.cpu_seconds(), Instant::now());
     thread::sleep(Duration::from_secs(idle_seconds));
-    let used = drover.cpu_seconds() - before.1;
-    let idle_cpu = used / before.3.elapsed().as_secs_f64();
-    let foreign = before.0.foreign_share(used + broker() - before.2);
+    let idle_cpu = (drover.cpu_seconds() - before) / idle_from.elapsed().as_secs_f64();
+    let foreign = busy.foreign(kafka, &drover);
     let (threads, resident) = (machine::threads_of(drover.id()), machine::resident_bytes_of(drover.id()));
 
     let lives = lives(&drover);
@@ -115,7 +123,6 @@ fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_
     let after = self::lives(&drover);
     let touched = lives.iter().filter(|(task, life)| after.get(*task) != Some(*life)).count();
     let peak = drover.peak_resident_bytes();
-    assert!(cpu_seconds_of(drover.id()) > 0.0, "the same process to the end");
     Row { tasks, start_seconds, start_cpu, threads, resident, peak, idle_cpu, add, remove, touched, foreign }
 }
 

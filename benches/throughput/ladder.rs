@@ -86,8 +86,7 @@ fn usual() -> Vec<Ladder> {
                 json(main),
                 case(main, DROVER_AUTO, Target::None),
             ],
-            notes: "R2 sends the text as it is, which no Elasticsearch would take: it is the price of moving the same records. `text` and `classic` send two to three times the bytes, see the column of bytes \
-                    a record.".to_owned(),
+            notes: "R2 sends the text as it is, which no Elasticsearch would take: it is the price of moving the same records. `text` and `classic` send more bytes, see the column of bytes a record.".to_owned(),
         },
         Ladder {
             name: "gzip",

@@ -49,7 +49,7 @@ pub fn run(options: &Options, kafka: &Kafka, endpoint: &Endpoint) {
     }
     let notes = format!(
         "{PER_SECOND} records a second over {PARTITIONS} partitions, `linger: 10ms`; medians, in brackets lowest and highest of {} restarts of a task and {times} ends of an instance each. A silence is the time \
-         between two acknowledged records of a partition. After SIGKILL Kafka itself waits for `session.timeout.ms`, here {SESSION_TIMEOUT_MS}, before anybody may take over; librdkafka's default is 45000. How quiet the machine was is of the restarts of tasks.",
+         between two acknowledged records of a partition. After SIGTERM the member leaves its group, and the others learn of it at their next heartbeat, every 3 s. After SIGKILL Kafka itself waits for `session.timeout.ms`, here {SESSION_TIMEOUT_MS}, before anybody may take over; librdkafka's default is 45000. How quiet the machine was is of the restarts of tasks.",
         restarts.len()
     );
     report::publish(&Section { name: "restart", table, notes, panels: vec![panel], foreign }, options);

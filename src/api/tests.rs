@@ -322,7 +322,7 @@ fn broken() -> Error {
 }
 
 /// A log filter that takes everything but `refused=info`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FixedLog(std::sync::Mutex<String>);
 
 impl LogLevel for FixedLog {
@@ -364,7 +364,7 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
             memory_bytes: 4,
         }),
         beats: vec![("reconcile".to_owned(), watch::channel(Instant::now()).1)],
-        log_level: Arc::new(FixedLog::default()),
+        log_level: Arc::new(FixedLog(std::sync::Mutex::new("info".to_owned()))),
         stream: Arc::default(),
         readiness_require: Vec::new(),
         allowed_hosts: vec!["drover.example".to_owned()],

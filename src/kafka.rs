@@ -82,6 +82,8 @@ pub struct PartitionView {
     pub committed: Option<i64>,
     /// When it was committed by this process.
     pub committed_at: Option<Timestamp>,
+    /// Why the records that come next cannot be read, while they cannot.
+    pub unreadable: Option<Reason>,
     /// Offsets that Kafka removed before they were read.
     pub lost: Vec<LostRange>,
     /// Their number.

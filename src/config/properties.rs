@@ -93,7 +93,7 @@ const OWNED: &[(&str, &str)] = &[
     ("auto.commit.interval.ms", "remove it: drover commits what is settled, every second"),
     ("auto.offset.reset", "use a topic's `start`, which is resolved once and kept"),
     ("bootstrap.servers", "write the addresses under kafka.brokers"),
-    ("check.crcs", "remove it"),
+    ("check.crcs", "remove it: drover checks every batch"),
     ("debug", "remove it; log_level sets what is logged"),
     ("enable.auto.commit", "remove it: drover commits only what is settled"),
     ("enable.auto.offset.store", "remove it: drover stores only what is settled"),

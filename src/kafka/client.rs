@@ -73,6 +73,8 @@ pub(super) fn consumer(config: &KafkaConfig, prefetch_bytes: u64) -> ClientConfi
         // Not even for the position past control records: a batch that contains the end of a partition moves librdkafka's own position one too far (librdkafka #4844, fixed in 2.13.2), and
         // the pause inside its next rebalance goes on from there, one record later.
         .set("enable.partition.eof", "false")
+        // Else a value that a disk or a network has changed becomes a document; no cost was measured.
+        .set("check.crcs", "true")
         .set("topic.metadata.refresh.interval.ms", "15000");
     client
 }
@@ -172,6 +174,18 @@ pub(super) fn fatal_text(code: RDKafkaErrorCode) -> String {
         }
         _ => code.to_string(),
     }
+}
+
+/// Whether an error of one partition says that what the broker has there cannot be read, so that asking again at once is of no use.
+pub(super) fn is_unreadable(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        // A checksum or a compressed batch that is wrong, a format that nobody knows.
+        Code::BadMessage | Code::BadCompression | Code::NotImplemented
+        // The broker itself cannot make sense of its log.
+        | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord | Code::MessageSizeTooLarge | Code::Unknown
+    )
 }
 
 /// What an error of librdkafka says about the state of the world: the reason's code and the remedy; `None` for errors that pass by themselves or that concern one partition.

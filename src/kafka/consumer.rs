@@ -61,6 +61,8 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a question is asked before the consumer is built again.
 const ASK_TRIES: u32 = 3;
+/// How often records that could not be read are asked for again: another replica may lead the partition by then.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
 /// Lost ranges that are kept for each partition.
 const LOST_RANGES: usize = 20;
 
@@ -243,6 +245,16 @@ struct Partition {
     /// A record has come since the partition was moved last. Before that librdkafka's own position may still be that of before: it is reset while the fetch of before is being
     /// stopped, and an error counts in it as if it were a record.
     is_under_way: bool,
+    /// An error has come since the partition was moved last. What follows it is not taken: it may lie behind records that did not come.
+    is_broken: bool,
+    unreadable: Option<Unreadable>,
+}
+
+/// Records that cannot be read where the partition stands.
+struct Unreadable {
+    offset: i64,
+    reason: Reason,
+    retry_at: Instant,
 }
 
 impl Partition {
@@ -256,7 +268,7 @@ impl Partition {
 
     /// Whether a task takes its records and nothing holds them back.
     fn is_read(&self) -> bool {
-        self.mailbox.is_some() && !self.closed && !self.paused && !self.is_blocked()
+        self.mailbox.is_some() && !self.closed && !self.paused && !self.is_blocked() && self.unreadable.is_none()
     }
 
     /// Whether everything that was taken for a task is settled, or its task is gone with it and will read it again.
@@ -552,6 +564,7 @@ impl<'a> Session<'a> {
         partition.committed = None;
         partition.committed_at = None;
         partition.commit_sent = None;
+        partition.unreadable = None;
         self.changed = true;
         self.reposition(key, start)
     }
@@ -649,6 +662,7 @@ impl<'a> Session<'a> {
         partition.position = offset;
         partition.native_position = offset;
         partition.is_under_way = false;
+        partition.is_broken = false;
         if partition.paused {
             partition.paused = false;
             // Only what is paused may be resumed: resuming a running partition would make librdkafka drop what it has fetched.
@@ -680,7 +694,11 @@ impl<'a> Session<'a> {
                 if !partition.paused && now.duration_since(since) >= BLOCKED_ALONE {
                     to_pause.push(key.clone());
                 }
-            } else if partition.paused && !partition.closed && partition.mailbox.as_ref().is_some_and(|mailbox| mailbox.capacity() > 0) {
+            } else if partition.paused
+                && !partition.closed
+                && partition.unreadable.as_ref().is_none_or(|unreadable| now >= unreadable.retry_at)
+                && partition.mailbox.as_ref().is_some_and(|mailbox| mailbox.capacity() > 0)
+            {
                 to_resume.push((key.clone(), partition.position));
             }
         }
@@ -714,14 +732,22 @@ impl<'a> Session<'a> {
                 run = Some((message, target));
             }
             let Some((_, Some((key, partition)))) = &mut run else { continue };
+            if partition.is_broken {
+                continue;
+            }
             if let Some(code) = message.error() {
                 partition.is_under_way = false;
+                partition.is_broken = true;
                 errors.push((key.clone(), code, message.error_text()));
                 continue;
             }
             let offset = message.offset();
             if offset < partition.position || partition.closed {
                 continue;
+            }
+            if partition.unreadable.take().is_some() {
+                info!(topic = %key.topic, partition = key.partition, offset, "the records can be read again");
+                self.changed = true;
             }
             got_something = true;
             taken += message.bytes();
@@ -751,6 +777,7 @@ impl<'a> Session<'a> {
         self.changed = true;
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.move_into_range(key),
+            code if client::is_unreadable(code) => self.hold_unreadable(key, code, text),
             _ => {
                 warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
                 // The error has moved librdkafka's own position, which its next pause would go on from.
@@ -760,6 +787,29 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// What comes next cannot be read: the partition stays where it is, and asks again every now and then. Passing over it is an operator's decision.
+    fn hold_unreadable(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {
+        let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
+        let offset = partition.position;
+        let since_at = match &partition.unreadable {
+            Some(known) if known.offset == offset => known.reason.since_at,
+            _ => {
+                warn!(topic = %key.topic, partition = key.partition, offset, code = %code, "records cannot be read, they are asked for again from time to time: {text}");
+                Timestamp::now()
+            }
+        };
+        let reason = Reason {
+            code: ReasonCode::NoProgress,
+            message: format!("the records from offset {offset} on cannot be read from Kafka: {text} ({code})"),
+            remedy:
+                "repair the broker's log, or let another replica lead the partition: it goes on by itself; or rewind the partition past the batch"
+                    .to_owned(),
+            since_at,
+        };
+        partition.unreadable = Some(Unreadable { offset, reason, retry_at: Instant::now() + UNREADABLE_RETRY });
+        self.pause(key)
     }
 
     /// The position is not in the log any more: goes on where the log begins, reports what is lost, and tells the task by passing the gap.
@@ -842,6 +892,8 @@ impl<'a> Session<'a> {
                 paused: false,
                 native_position: start.offset,
                 is_under_way: false,
+                is_broken: false,
+                unreadable: None,
             };
             self.partitions.insert(key, partition);
         }
@@ -1063,6 +1115,7 @@ impl<'a> Session<'a> {
                 waits_at: (partition.is_read() && may_take).then_some(partition.position.max(partition.native_position)),
                 committed: partition.committed,
                 committed_at: partition.committed_at,
+                unreadable: partition.unreadable.as_ref().map(|unreadable| unreadable.reason.clone()),
                 lost: lost.ranges,
                 lost_total: lost.total,
             };

@@ -167,6 +167,7 @@ mod tests {
             waits_at,
             committed: None,
             committed_at: None,
+            unreadable: None,
             lost: Vec::new(),
             lost_total: 0,
         }

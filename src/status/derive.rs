@@ -13,6 +13,7 @@
 //! | the topic is paused | `paused` |
 //! | no life yet | `starting` |
 //! | a life is running, but the task itself, Kafka or (with work to send) the sink says why nothing goes on | `waiting` |
+//! | a life is running, and what Kafka has there cannot be read | `stalled` |
 //! | a life | as the supervisor says |
 
 use std::collections::BTreeMap;
@@ -88,6 +89,8 @@ pub struct PartitionInput {
     pub committed_at: Option<Timestamp>,
     /// The end of the partition; `None` until the broker has answered.
     pub high_watermark: Option<i64>,
+    /// Why what Kafka has at the position cannot be read; `None` when it can, or nothing is there.
+    pub unreadable: Option<Reason>,
     /// Ranges that Kafka removed before they were read, newest last.
     pub lost: Vec<LostRange>,
     /// Records in all such ranges since the process started.
@@ -227,9 +230,10 @@ fn find(input: &TaskInput) -> Finding {
     }
     match slot {
         None => Finding { state: TaskState::Starting, reason: input.kafka_trouble.clone(), caused_at: None },
-        Some(slot) if slot.state == TaskState::Running => match obstacle(input) {
-            Some(reason) => Finding::waiting(reason),
-            None => Finding::new(TaskState::Running, Some(slot.since_at)),
+        Some(slot) if slot.state == TaskState::Running => match (obstacle(input), unreadable(input)) {
+            (Some(reason), _) => Finding::waiting(reason),
+            (None, Some(reason)) => Finding { state: TaskState::Stalled, caused_at: Some(reason.since_at), reason: Some(reason.clone()) },
+            (None, None) => Finding::new(TaskState::Running, Some(slot.since_at)),
         },
         Some(slot) => Finding { state: slot.state, reason: supervisor_reason(slot, input), caused_at: Some(slot.since_at) },
     }
@@ -242,6 +246,11 @@ fn obstacle(input: &TaskInput) -> Option<&Reason> {
     let is_pending = progress.is_some_and(|progress| progress.pending);
     let sink_trouble = input.sink_trouble.as_ref().filter(|_| is_pending);
     condition.or(input.kafka_trouble.as_ref()).or(sink_trouble)
+}
+
+/// What cannot be read where the task goes on. Restarting it does not help, and it does not pass by waiting as an outage does.
+fn unreadable(input: &TaskInput) -> Option<&Reason> {
+    input.assignment.as_ref().and_then(|assignment| assignment.unreadable.as_ref())
 }
 
 /// Why a task is in a state that the supervisor decided.
@@ -642,6 +651,19 @@ mod tests {
         assert_eq!(from_start(Some(100), 90, Some(100)), (Some(0), Some(0.0)));
         assert_eq!(from_start(Some(120), 90, Some(100)), (Some(0), Some(0.0)));
         assert_eq!(from_start(Some(90), 90, None), (None, None));
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_a_stall_with_its_reason_unless_something_else_is_wrong() {
+        let told = reason(ReasonCode::NoProgress, NOW - 3);
+        let unreadable = |input: &mut TaskInput| input.assignment.as_mut().expect("an assignment").unreadable = Some(told.clone());
+        let row = derived(unreadable);
+        assert_eq!((row.state, row.health, row.reason.as_ref()), (TaskState::Stalled, Health::Down, Some(&told)));
+        let during_an_outage = derived(|input| {
+            unreadable(input);
+            input.kafka_trouble = Some(reason(ReasonCode::KafkaUnreachable, NOW - 1));
+        });
+        assert_eq!((during_an_outage.state, code(&during_an_outage)), (TaskState::Waiting, Some(ReasonCode::KafkaUnreachable)));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Session<'_> {
         partition.committed_at = Some(jiff::Timestamp::now());
         partition.native_position = offset;
         partition.is_under_way = false;
+        partition.unreadable = None;
         self.changed = true;
         info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved by an operator");
         self.reposition(key, offset)?;

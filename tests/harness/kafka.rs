@@ -41,6 +41,17 @@ pub struct Kafka {
     folder: RunFolder,
 }
 
+/// Where a batch on the broker's disk is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// A bit of its last record's value, which only the checksum knows of.
+    Value,
+    /// A bit of its records' first bytes: what they begin with cannot be made sense of.
+    Records,
+    /// The number of its format.
+    Format,
+}
+
 /// A record as an independent consumer reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadRecord {
@@ -276,6 +287,34 @@ impl Kafka {
     /// The last lines of the broker's log.
     pub fn log_tail(&self) -> String {
         super::process::tail(&self.folder.path().join("kafka.log"), 60)
+    }
+
+    /// Damages the batch that holds this offset, in the partition's first segment; the broker must have been stopped cleanly, or it would check its log at the next start and cut it off there. Answers the first
+    /// and the last offset of the batch.
+    pub fn damage(&self, topic: &str, partition: i32, offset: i64, damage: Damage) -> (i64, i64) {
+        let path = self.folder.path().join(format!("logs/{topic}-{partition}/00000000000000000000.log"));
+        let mut log = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let number = |log: &[u8], at: usize| i32::from_be_bytes(log[at..at + 4].try_into().expect("four bytes"));
+        // <https://kafka.apache.org/documentation/#recordbatch>
+        let mut at = 0;
+        while at < log.len() {
+            let first = i64::from_be_bytes(log[at..at + 8].try_into().expect("eight bytes"));
+            let last = first + i64::from(number(&log, at + 23));
+            let end = at + 12 + number(&log, at + 8) as usize;
+            if (first..=last).contains(&offset) {
+                // The last byte of a batch is the last record's number of headers.
+                let place = match damage {
+                    Damage::Value => end - 4,
+                    Damage::Records => at + 61,
+                    Damage::Format => at + 16,
+                };
+                log[place] ^= 0x40;
+                std::fs::write(&path, log).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                return (first, last);
+            }
+            at = end;
+        }
+        panic!("no batch of {} holds offset {offset}", path.display());
     }
 
     /// A client configuration for this broker.

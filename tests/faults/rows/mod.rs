@@ -1,5 +1,6 @@
 //! The rows that are built, and those that are not, with the reason.
 
+mod brokers;
 mod control;
 mod kafka;
 mod machine;
@@ -22,7 +23,7 @@ pub(crate) struct NotBuilt {
 /// All rows that are built, by number.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     let mut rows: Vec<&'static Row> =
-        [process::ROWS, kafka::ROWS, sink::ROWS, nodes::ROWS, control::ROWS, sources::ROWS, machine::ROWS, markup::ROWS, soak::ROWS]
+        [process::ROWS, kafka::ROWS, brokers::ROWS, sink::ROWS, nodes::ROWS, control::ROWS, sources::ROWS, machine::ROWS, markup::ROWS, soak::ROWS]
             .into_iter()
             .flatten()
             .collect();
@@ -46,7 +47,6 @@ pub(crate) const NOT_BUILT: &[NotBuilt] = &[
     not(19, "coordinator errors on commit and heartbeat", "not built: needs librdkafka's mock cluster in another process"),
     not(24, "KIP-848 with an unreachable coordinator", "not built: needs more than one broker"),
     not(31, "access taken away, password changed", "not built: needs a broker with SASL"),
-    not(32, "corrupt batch on disk", "not built yet; a partition that stays silent is tested in `tests/real/supervised`"),
     not(34, "unclean leader election, truncation", "not built: needs three brokers"),
     not(56, "lease lost", "not built: there is no lease before scale-out"),
     not(71, "rolling upgrade from an older binary", "not built: there is no older release"),

@@ -404,7 +404,7 @@ fn partition_input(view: &PartitionView, high_watermark: Option<i64>) -> Partiti
         committed_at: view.committed_at,
         // The end was asked for some time ago; what was read since proves a later one. Else a task with records in hand could show no lag.
         high_watermark: high_watermark.map(|end| end.max(view.position)),
-        unreadable: view.unreadable.clone(),
+        unreadable: view.unreadable.clone().filter(|_| high_watermark.is_none_or(|end| end > view.position)),
         lost: view.lost.clone(),
         lost_total: view.lost_total,
     }

@@ -176,16 +176,31 @@ pub(super) fn fatal_text(code: RDKafkaErrorCode) -> String {
     }
 }
 
-/// Whether an error of one partition says that what the broker has there cannot be read, so that asking again at once is of no use.
-pub(super) fn is_unreadable(code: RDKafkaErrorCode) -> bool {
+/// What an error of one partition says about it, so that asking again at once is of no use: the reason's code and the remedy; `None` for errors after which the partition is simply read again.
+pub(super) fn obstacle(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static str)> {
     use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        // A checksum or a compressed batch that is wrong, a format that nobody knows.
-        Code::BadMessage | Code::BadCompression | Code::NotImplemented
-        // The broker itself cannot make sense of its log.
-        | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord | Code::MessageSizeTooLarge | Code::Unknown
-    )
+    match code {
+        // A checksum or a compressed batch that is wrong, a format that nobody knows; or the broker itself cannot make sense of its log.
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::NotImplemented
+        | Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::MessageSizeTooLarge
+        | Code::Unknown => Some((
+            ReasonCode::NoProgress,
+            "repair the broker's log, or let another replica lead the partition: it goes on by itself; or rewind the partition past the batch",
+        )),
+        Code::TopicAuthorizationFailed => Some((ReasonCode::TopicForbidden, "allow drover's user to read the topic: it goes on by itself")),
+        _ => None,
+    }
+}
+
+/// Where the log of a partition ends by the history that we have read, when this text of librdkafka says that it ends before our position. The number comes in no other way.
+pub(super) fn truncated_at(text: &str) -> Option<i64> {
+    let (_, after) = text.strip_prefix("Partition log truncation detected").and_then(|text| text.split_once("broker end offset is "))?;
+    after.split(' ').next()?.parse().ok()
 }
 
 /// What an error of librdkafka says about the state of the world: the reason's code and the remedy; `None` for errors that pass by themselves or that concern one partition.
@@ -203,5 +218,26 @@ pub(super) fn trouble(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static st
             Some((ReasonCode::UnknownError, "the group has members with another protocol; use a group of its own: kafka.group_id"))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_that_was_cut_off_is_read_from_the_only_place_that_tells_it() {
+        // `rd_kafka_toppar_handle_OffsetForLeaderEpoch` and `rd_kafka_offset_reset` of librdkafka 2.12.1.
+        let text = "Partition log truncation detected at offset 2000 (leader epoch 3): broker end offset is 1600 (offset leader epoch 3). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
+        assert_eq!(truncated_at(text), Some(1_600));
+        assert_eq!(truncated_at("fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)"), None);
+    }
+
+    #[test]
+    fn a_damaged_batch_needs_repair_and_a_forbidden_topic_permission() {
+        let code = |error| obstacle(error).map(|(code, _)| code);
+        assert_eq!(code(RDKafkaErrorCode::BadMessage), Some(ReasonCode::NoProgress));
+        assert_eq!(code(RDKafkaErrorCode::TopicAuthorizationFailed), Some(ReasonCode::TopicForbidden));
+        assert_eq!(code(RDKafkaErrorCode::UnknownTopicOrPartition), None);
     }
 }

@@ -292,6 +292,13 @@ impl Partition {
         self.seen = watermark;
     }
 
+    /// Goes on at `offset`, wherever it was before.
+    fn stand_at(&mut self, offset: i64) {
+        self.position = offset;
+        self.native_position = offset;
+        self.is_under_way = false;
+    }
+
     fn finish_chunk(&mut self, budget: &Budget) {
         if self.builder.is_empty() {
             return;
@@ -352,6 +359,9 @@ struct Session<'a> {
     next_publish: Instant,
     /// Partitions that fell out of range and could not be moved yet.
     out_of_range: Vec<TopicPartition>,
+    /// Partitions whose log was cut off, with its end, that could not be moved back yet; and when that is tried again.
+    truncated: BTreeMap<TopicPartition, i64>,
+    next_truncated: Instant,
     /// Declared before the consumer: the queues are destroyed first.
     queue: OwnQueue<Events>,
     commits: CommitQueue<Events>,
@@ -383,6 +393,8 @@ impl<'a> Session<'a> {
             next_commit: now,
             next_publish: now,
             out_of_range: Vec::new(),
+            truncated: BTreeMap::new(),
+            next_truncated: now,
             queue: OwnQueue::new(consumer.clone()),
             commits: CommitQueue::new(consumer.clone()),
             consumer,
@@ -635,9 +647,7 @@ impl<'a> Session<'a> {
     /// A closed partition only takes note of the offset: fetched now, its records would be dropped, and whoever opens it moves it.
     fn reposition(&mut self, key: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
         if let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.closed) {
-            partition.position = offset;
-            partition.native_position = offset;
-            partition.is_under_way = false;
+            partition.stand_at(offset);
             return self.pause(key);
         }
         self.move_to(key, offset, Move::Seek)
@@ -659,9 +669,7 @@ impl<'a> Session<'a> {
             assigned.map_err(|source| ConsumerError::Call { what: "move a partition", source })?;
         }
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
-        partition.position = offset;
-        partition.native_position = offset;
-        partition.is_under_way = false;
+        partition.stand_at(offset);
         partition.is_broken = false;
         if partition.paused {
             partition.paused = false;
@@ -714,6 +722,12 @@ impl<'a> Session<'a> {
         }
         for key in std::mem::take(&mut self.out_of_range) {
             self.move_into_range(&key)?;
+        }
+        if now >= self.next_truncated {
+            self.next_truncated = now + COMMIT_INTERVAL;
+            for (key, end) in std::mem::take(&mut self.truncated) {
+                self.follow_truncation(&key, end)?;
+            }
         }
         Ok(())
     }
@@ -776,9 +790,14 @@ impl<'a> Session<'a> {
         self.surprises += 1;
         self.changed = true;
         match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.move_into_range(key),
-            code if client::is_unreadable(code) => self.hold_unreadable(key, code, text),
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => match client::truncated_at(text) {
+                Some(end) => self.follow_truncation(key, end),
+                None => self.move_into_range(key),
+            },
             _ => {
+                if let Some((reason, remedy)) = client::obstacle(code) {
+                    return self.hold_unreadable(key, reason, format!("{text} ({code})"), remedy);
+                }
                 warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
                 // The error has moved librdkafka's own position, which its next pause would go on from.
                 match self.partitions.get(key).map(|partition| partition.position) {
@@ -790,26 +809,33 @@ impl<'a> Session<'a> {
     }
 
     /// What comes next cannot be read: the partition stays where it is, and asks again every now and then. Passing over it is an operator's decision.
-    fn hold_unreadable(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {
+    fn hold_unreadable(&mut self, key: &TopicPartition, code: ReasonCode, text: String, remedy: &str) -> Result<(), ConsumerError> {
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
         let offset = partition.position;
         let since_at = match &partition.unreadable {
-            Some(known) if known.offset == offset => known.reason.since_at,
+            Some(known) if known.offset == offset && known.reason.code == code => known.reason.since_at,
             _ => {
-                warn!(topic = %key.topic, partition = key.partition, offset, code = %code, "records cannot be read, they are asked for again from time to time: {text}");
+                warn!(topic = %key.topic, partition = key.partition, offset, code = code.as_str(), "records cannot be read, they are asked for again from time to time: {text}");
                 Timestamp::now()
             }
         };
-        let reason = Reason {
-            code: ReasonCode::NoProgress,
-            message: format!("the records from offset {offset} on cannot be read from Kafka: {text} ({code})"),
-            remedy:
-                "repair the broker's log, or let another replica lead the partition: it goes on by itself; or rewind the partition past the batch"
-                    .to_owned(),
-            since_at,
-        };
+        let message = format!("the records from offset {offset} on cannot be read from Kafka: {text}");
+        let reason = Reason { code, message, remedy: remedy.to_owned(), since_at };
         partition.unreadable = Some(Unreadable { offset, reason, retry_at: Instant::now() + UNREADABLE_RETRY });
         self.pause(key)
+    }
+
+    /// The log was cut off below the position, as after an unclean election: what is there from `end` on is another history, whose records are read from its first. An earlier history's documents with the same
+    /// ids are overwritten by it.
+    fn follow_truncation(&mut self, key: &TopicPartition, end: i64) -> Result<(), ConsumerError> {
+        let Some(position) = self.partitions.get(key).map(|partition| partition.position) else { return Ok(()) };
+        let target = end.min(position);
+        warn!(topic = %key.topic, partition = key.partition, position, end, "kafka's log was cut off, the records from its former end on are read anew");
+        // Commits may have to go back, and the task with them: as by a rewind.
+        if self.rewind(key, target)?.is_err() {
+            self.truncated.insert(key.clone(), target);
+        }
+        Ok(())
     }
 
     /// The position is not in the log any more: goes on where the log begins, reports what is lost, and tells the task by passing the gap.
@@ -828,6 +854,9 @@ impl<'a> Session<'a> {
         let start = start::choose(Known { committed: Some((position, "")), topic_id: None, fact: None, low, high });
         if let Some((from, to)) = start.lost {
             self.inner.note_lost(key, from, to);
+        }
+        if start.offset < position {
+            return self.follow_truncation(key, start.offset);
         }
         info!(topic = %key.topic, partition = key.partition, from = position, to = start.offset, "partition was out of range and goes on elsewhere");
         self.reposition(key, start.offset)?;

@@ -13,7 +13,7 @@
 //! | the topic is paused | `paused` |
 //! | no life yet | `starting` |
 //! | a life is running, but the task itself, Kafka or (with work to send) the sink says why nothing goes on | `waiting` |
-//! | a life is running, and what Kafka has there cannot be read | `stalled` |
+//! | a life is running, and what Kafka has there cannot be read: not by us, or by nobody | `waiting`, `stalled` |
 //! | a life | as the supervisor says |
 
 use std::collections::BTreeMap;
@@ -232,6 +232,8 @@ fn find(input: &TaskInput) -> Finding {
         None => Finding { state: TaskState::Starting, reason: input.kafka_trouble.clone(), caused_at: None },
         Some(slot) if slot.state == TaskState::Running => match (obstacle(input), unreadable(input)) {
             (Some(reason), _) => Finding::waiting(reason),
+            // Who forbids it can allow it again; what is broken needs repair.
+            (None, Some(reason)) if reason.code != ReasonCode::NoProgress => Finding::waiting(reason),
             (None, Some(reason)) => Finding { state: TaskState::Stalled, caused_at: Some(reason.since_at), reason: Some(reason.clone()) },
             (None, None) => Finding::new(TaskState::Running, Some(slot.since_at)),
         },
@@ -659,6 +661,10 @@ mod tests {
         let unreadable = |input: &mut TaskInput| input.assignment.as_mut().expect("an assignment").unreadable = Some(told.clone());
         let row = derived(unreadable);
         assert_eq!((row.state, row.health, row.reason.as_ref()), (TaskState::Stalled, Health::Down, Some(&told)));
+        let forbidden = derived(|input| {
+            input.assignment.as_mut().expect("an assignment").unreadable = Some(reason(ReasonCode::TopicForbidden, NOW - 3));
+        });
+        assert_eq!((forbidden.state, code(&forbidden)), (TaskState::Waiting, Some(ReasonCode::TopicForbidden)));
         let during_an_outage = derived(|input| {
             unreadable(input);
             input.kafka_trouble = Some(reason(ReasonCode::KafkaUnreachable, NOW - 1));

@@ -1,4 +1,4 @@
-//! Rewind: the one commit that may go backwards, because an operator asked for it.
+//! Rewind: the one commit that may go backwards, because an operator asked for it, or because the log itself was cut off.
 //!
 //! Guarantees the order: first the commit is durable, then the partition moves, so a process that dies between the two begins at the new offset, and one that dies before it at the
 //! old one. The partition gets a new epoch: its task is ended and begun again at the offset, and what the old life settles afterwards moves a watermark that nobody reads. Waits for
@@ -34,7 +34,6 @@ impl Session<'_> {
         partition.drop_held();
         partition.epoch = epoch;
         partition.start = offset;
-        partition.position = offset;
         partition.handed = offset;
         if mutants::is_on(mutants::LATE_RESULTS_ACCEPTED) {
             partition.watermark.store(offset, Ordering::Release);
@@ -45,11 +44,10 @@ impl Session<'_> {
         partition.commit_sent = None;
         partition.committed = Some(offset);
         partition.committed_at = Some(jiff::Timestamp::now());
-        partition.native_position = offset;
-        partition.is_under_way = false;
+        partition.stand_at(offset);
         partition.unreadable = None;
         self.changed = true;
-        info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved by an operator");
+        info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved, and its commits with it");
         self.reposition(key, offset)?;
         Ok(Ok(before))
     }

@@ -90,7 +90,8 @@ pub(crate) struct Setup {
     /// The URL of the sink; of several nodes, with `", "` between them.
     pub(crate) sink: String,
     pub(crate) group: String,
-    pub(crate) session_ms: u32,
+    /// `None` leaves it to the brokers, which the protocol of KIP-848 wants.
+    pub(crate) session_ms: Option<u32>,
     /// More properties of librdkafka, such as `, group.instance.id: one`.
     pub(crate) properties: String,
     /// More of the sink's section, such as `, bulk: {timeout: 5s}`.
@@ -112,7 +113,7 @@ impl Setup {
             bootstrap: run.servers.kafka.bootstrap(),
             sink: run.elasticsearch().url(),
             group: format!("{}-group", run.label),
-            session_ms: 6_000,
+            session_ms: Some(6_000),
             properties: String::new(),
             sink_options: String::new(),
             topics: topics.iter().map(|topic| format!("  - {{topic: {}, format: json}}\n", topic.name)).collect(),
@@ -124,8 +125,9 @@ impl Setup {
 
     pub(crate) fn yaml(&self) -> String {
         let Self { bootstrap, sink, group, session_ms, properties, sink_options, topics, more, .. } = self;
+        let session = session_ms.map(|session_ms| format!("session.timeout.ms: {session_ms}")).unwrap_or_else(|| "client.id: drover".to_owned());
         format!(
-            "kafka: {{brokers: [\"{bootstrap}\"], group_id: {group}, properties: {{session.timeout.ms: {session_ms}{properties}}}}}\n\
+            "kafka: {{brokers: [\"{bootstrap}\"], group_id: {group}, properties: {{{session}{properties}}}}}\n\
              elasticsearch: {{urls: [\"{sink}\"], username: drover, password: {CANARY}{sink_options}}}\n{more}\ntopics:\n{topics}"
         )
     }

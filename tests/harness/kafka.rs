@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::coordinator::Coordinator;
 use super::process::{Process, RunFolder, User, free_port};
 use super::proxy::Proxy;
 use super::servers::{fetched, java_home};
@@ -36,6 +37,8 @@ pub struct Kafka {
     heap: String,
     /// What the listener `PROXIED` advertises, and where it really listens.
     proxied: (u16, u16),
+    /// The listener with passwords.
+    secured: u16,
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -74,11 +77,11 @@ impl Kafka {
         let home = fetched("kafka")?;
         let java = java_home()?.join("bin/java");
         let (port, controller_port) = (free_port(), free_port());
-        let proxied = (free_port(), free_port());
+        let (proxied, secured) = ((free_port(), free_port()), free_port());
         let folder = RunFolder::new("kafka", User::Unprivileged);
-        folder.write("server.properties", &properties(&folder, port, controller_port, proxied));
+        folder.write("server.properties", &properties(&folder, port, controller_port, proxied, secured));
         folder.write("log4j2.properties", LOGGING);
-        let kafka = Self { home, java, port, heap: heap.to_owned(), proxied, process: Mutex::new(None), folder };
+        let kafka = Self { home, java, port, heap: heap.to_owned(), proxied, secured, process: Mutex::new(None), folder };
         kafka.format()?;
         kafka.launch()?;
         Ok(kafka)
@@ -93,6 +96,40 @@ impl Kafka {
     pub fn proxy(&self) -> Proxy {
         let (advertised, real) = self.proxied;
         Proxy::at(advertised, real)
+    }
+
+    /// Where clients show a password, by SCRAM-SHA-256 in plain text, at least every [`REAUTHENTICATE_MS`]: `127.0.0.1:PORT`. Who has none is anonymous, on the other listeners, and may do everything.
+    pub fn secured(&self) -> String {
+        format!("127.0.0.1:{}", self.secured)
+    }
+
+    /// Gives a user a password, who may then do everything that [`Kafka::deny`] does not take away.
+    pub fn set_password(&self, user: &str, password: &str) {
+        let password = format!("SCRAM-SHA-256=[password={password}]");
+        let user = ["--entity-type", "users", "--entity-name", user, "--add-config", &password];
+        self.tool("kafka.admin.ConfigCommand", &[&["--bootstrap-server", &self.bootstrap(), "--alter"], user.as_slice()].concat());
+    }
+
+    /// Forbids a user an operation, such as `Read`, on a resource, such as `--topic orders`.
+    pub fn deny(&self, user: &str, operation: &str, resource: [&str; 2]) {
+        self.change_access("--add", user, operation, resource);
+    }
+
+    /// Takes such a ban away.
+    pub fn allow_again(&self, user: &str, operation: &str, resource: [&str; 2]) {
+        self.change_access("--remove", user, operation, resource);
+    }
+
+    fn change_access(&self, change: &str, user: &str, operation: &str, [kind, name]: [&str; 2]) {
+        let user = format!("User:{user}");
+        let arguments = ["--bootstrap-server", &self.bootstrap(), "--force", change, "--deny-principal", &user, "--operation", operation, kind, name];
+        self.tool("org.apache.kafka.tools.AclCommand", &arguments);
+    }
+
+    /// The same, for what its group coordinator says; instead of the other one.
+    pub fn coordinator(&self) -> Coordinator {
+        let (advertised, real) = self.proxied;
+        Coordinator::at(advertised, real)
     }
 
     /// Ends the broker cleanly.
@@ -289,32 +326,36 @@ impl Kafka {
         super::process::tail(&self.folder.path().join("kafka.log"), 60)
     }
 
+    /// Cuts a partition's log off before the batch that holds this offset, as a leader does that was not in sync; the broker must be stopped. Answers the new end.
+    pub fn cut_off(&self, topic: &str, partition: i32, offset: i64) -> i64 {
+        let folder = self.folder.path().join(format!("logs/{topic}-{partition}"));
+        let segment = "00000000000000000000";
+        let path = folder.join(format!("{segment}.log"));
+        let log = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (at, first, _) = batch_of(&log, offset).unwrap_or_else(|| panic!("no batch of {} holds offset {offset}", path.display()));
+        std::fs::write(&path, &log[..at]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // They speak of what is gone, and are made anew.
+        for kind in ["index", "timeindex"] {
+            let _ = std::fs::remove_file(folder.join(format!("{segment}.{kind}")));
+        }
+        first
+    }
+
     /// Damages the batch that holds this offset, in the partition's first segment; the broker must have been stopped cleanly, or it would check its log at the next start and cut it off there. Answers the first
     /// and the last offset of the batch.
     pub fn damage(&self, topic: &str, partition: i32, offset: i64, damage: Damage) -> (i64, i64) {
         let path = self.folder.path().join(format!("logs/{topic}-{partition}/00000000000000000000.log"));
         let mut log = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let number = |log: &[u8], at: usize| i32::from_be_bytes(log[at..at + 4].try_into().expect("four bytes"));
-        // <https://kafka.apache.org/documentation/#recordbatch>
-        let mut at = 0;
-        while at < log.len() {
-            let first = i64::from_be_bytes(log[at..at + 8].try_into().expect("eight bytes"));
-            let last = first + i64::from(number(&log, at + 23));
-            let end = at + 12 + number(&log, at + 8) as usize;
-            if (first..=last).contains(&offset) {
-                // The last byte of a batch is the last record's number of headers.
-                let place = match damage {
-                    Damage::Value => end - 4,
-                    Damage::Records => at + 61,
-                    Damage::Format => at + 16,
-                };
-                log[place] ^= 0x40;
-                std::fs::write(&path, log).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                return (first, last);
-            }
-            at = end;
-        }
-        panic!("no batch of {} holds offset {offset}", path.display());
+        let (at, first, last) = batch_of(&log, offset).unwrap_or_else(|| panic!("no batch of {} holds offset {offset}", path.display()));
+        let place = match damage {
+            // The last byte of a batch is the last record's number of headers.
+            Damage::Value => at + 12 + int_at(&log, at + 8) as usize - 4,
+            Damage::Records => at + 61,
+            Damage::Format => at + 16,
+        };
+        log[place] ^= 0x40;
+        std::fs::write(&path, log).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (first, last)
     }
 
     /// A client configuration for this broker.
@@ -399,6 +440,24 @@ impl Kafka {
     }
 }
 
+/// Where the batch with this offset begins in a segment, its first and its last offset. <https://kafka.apache.org/documentation/#recordbatch>
+fn batch_of(log: &[u8], offset: i64) -> Option<(usize, i64, i64)> {
+    let mut at = 0;
+    while at < log.len() {
+        let first = i64::from_be_bytes(log[at..at + 8].try_into().expect("eight bytes"));
+        let last = first + i64::from(int_at(log, at + 23));
+        if (first..=last).contains(&offset) {
+            return Some((at, first, last));
+        }
+        at += 12 + int_at(log, at + 8) as usize;
+    }
+    None
+}
+
+fn int_at(log: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(log[at..at + 4].try_into().expect("four bytes"))
+}
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(CALL_WITHIN)).operation_timeout(Some(CALL_WITHIN))
 }
@@ -412,19 +471,28 @@ rootLogger.level=INFO
 rootLogger.appenderRef.console.ref=console
 ";
 
+/// How often the clients of the secured listener must show their password again, or are disconnected.
+pub const REAUTHENTICATE_MS: u32 = 5_000;
+
 /// Internal topics are small so that the broker starts quickly; short sessions are allowed so that tests of dead members need not wait.
-fn properties(folder: &RunFolder, port: u16, controller_port: u16, (advertised, proxied): (u16, u16)) -> String {
+fn properties(folder: &RunFolder, port: u16, controller_port: u16, (advertised, proxied): (u16, u16), secured: u16) -> String {
     let logs = folder.path().join("logs");
     format!(
         "\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{proxied}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{advertised}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{proxied},SECURED://127.0.0.1:{secured}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{advertised},SECURED://127.0.0.1:{secured}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SECURED:SASL_PLAINTEXT
+listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-256
+listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secured.connections.max.reauth.ms={REAUTHENTICATE_MS}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+super.users=User:ANONYMOUS
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

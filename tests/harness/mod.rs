@@ -14,12 +14,14 @@
 //! | an etcd of one's own, with one member or three, its faults and keys | [`etcd`] |
 //! | cut, delayed, swallowed connections | [`proxy`] |
 //! | a node of the sink with answers on demand | [`gate`] |
+//! | a coordinator that refuses commits and heartbeats | [`coordinator`] |
 //! | complete, single, commit-safe, right content | [`checker`] |
 //! | the program under test, as a process | [`drover`] |
 //! | the log of one that runs inside the test process | [`log`] |
 #![allow(dead_code, reason = "each test target uses its own part")]
 
 pub mod checker;
+pub mod coordinator;
 pub mod drover;
 pub mod elasticsearch;
 pub mod etcd;

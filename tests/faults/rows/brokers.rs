@@ -2,14 +2,161 @@
 
 use std::time::Duration;
 
+use rand::Rng as _;
+
 use serde_json::{Value, json};
 
+use crate::harness::coordinator::{Refusal, Request};
 use crate::harness::drover::Drover;
-use crate::harness::kafka::Damage;
+use crate::harness::kafka::{Damage, try_committed_watch};
 use crate::harness::producer::{Producer, Record};
-use crate::run::{Ending, Row, Run, SOON, Setup, Topic, rows, send};
+use crate::harness::wait::try_wait_until;
+use crate::run::{CANARY, CAUGHT_UP, Ending, Load, Row, Run, SOON, Setup, Topic, both, let_pass, rows, send};
 
-pub(super) const ROWS: &[Row] = &[Row { number: 32, name: "record batches on the broker's disk are damaged", is_quick: true, run: damaged }];
+pub(super) const ROWS: &[Row] = &[
+    Row { number: 16, name: "the broker is away for two minutes, at the start and under load", is_quick: false, run: long_outages },
+    Row { number: 19, name: "the coordinator refuses commits and heartbeats, with six errors", is_quick: false, run: refused },
+    Row { number: 24, name: "KIP-848, and the coordinator is silent for longer than a session", is_quick: false, run: coordinator_silent },
+    Row { number: 31, name: "the password is changed, access to a topic and to the group is taken away", is_quick: false, run: access_lost },
+    Row { number: 32, name: "record batches on the broker's disk are damaged", is_quick: true, run: damaged },
+    Row {
+        number: 34,
+        name: "logs come back shorter than they were, as after an unclean election, to a member that stays",
+        is_quick: true,
+        run: cut_off,
+    },
+];
+
+/// How long each outage of row 16 lasts: long enough for every backoff of ours and of librdkafka to have reached its longest pause.
+const OUTAGE: Duration = Duration::from_secs(120);
+
+fn long_outages(run: &mut Run<'_>) {
+    let topic = run.topic("main", 4);
+    let setup = Setup::new(run, &[&topic]);
+    run.servers.kafka.stop();
+    let drover = run.start(&setup);
+    outage(run, &drover, &topic);
+    run.servers.kafka.start_again();
+    let first = Load::start(run, &topic);
+    run.observe(&setup.group, &topic);
+    run.wait_indexed(&drover, &topic, 2_000);
+    // What it read last is not committed, and what comes meanwhile would only fill the producer.
+    let first = first.end();
+    run.servers.kafka.kill();
+    run.counts.kills += 1;
+    outage(run, &drover, &topic);
+    run.servers.kafka.start_again();
+    let second = Load::start(run, &topic);
+    let indexed = drover.topic(&topic.name).and_then(|topic| topic["status"]["indexed_total"].as_u64()).unwrap_or(0);
+    run.wait_indexed(&drover, &topic, indexed + 2_000);
+    let ledger = both(first, second.end());
+    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+}
+
+/// Says of the topic all the while that Kafka is not there, is alive, and says little in the log.
+fn outage(run: &mut Run<'_>, drover: &Drover, topic: &Topic) {
+    let is_told = |drover: &Drover| {
+        let status = drover.topic(&topic.name).map(|mut topic| topic["status"].take()).unwrap_or_default();
+        if status["state"] == "waiting" && status["reason"]["code"] == "kafka_unreachable" { Ok(()) } else { Err(status) }
+    };
+    run.wait("I10", "the topic waits for Kafka", SOON, || is_told(drover).ok());
+    let lines = drover.log().lines().count();
+    let mut other = None;
+    let told_otherwise = holds(OUTAGE, || is_told(drover).map_err(|status| other = Some(status)).is_ok());
+    run.claim("I10", told_otherwise, || format!("during the outage the topic was shown as {other:?}"));
+    let lines = drover.log().lines().count() - lines;
+    run.claim("I8", lines <= 120, || format!("{lines} lines of log in {OUTAGE:?}"));
+    println!("    {lines} lines of log in an outage of {OUTAGE:?}");
+    run.endure(drover, topic, Duration::from_secs(1));
+}
+
+/// Whether something stays true.
+fn holds(span: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    try_wait_until(span, || (!condition()).then_some(())).is_none()
+}
+
+fn access_lost(run: &mut Run<'_>) {
+    let (topic, other) = (run.topic("main", 2), run.topic("other", 2));
+    let (user, password, wrong) = (run.label.clone(), format!("{CANARY}-kafka"), "another-password");
+    run.servers.kafka.set_password(&user, &password);
+    let properties = format!(", security.protocol: SASL_PLAINTEXT, sasl.mechanism: SCRAM-SHA-256, sasl.username: {user}, sasl.password: {password}");
+    let setup = Setup { bootstrap: run.servers.kafka.secured(), properties, ..Setup::new(run, &[&topic, &other]) };
+    let (drover, load) = run.under_load(&setup, &topic, 1_000);
+    let beside = Load::start(run, &other);
+    run.wait_indexed(&drover, &other, 1_000);
+
+    run.servers.kafka.set_password(&user, wrong);
+    for refused in [&topic, &other] {
+        run.wait_reason(&drover, refused, "credentials");
+    }
+    quiet(run, &drover, &topic, "a wrong password");
+    run.servers.kafka.set_password(&user, &password);
+    goes_on(run, &drover, &[&topic, &other]);
+
+    for operation in ["Read", "All"] {
+        run.servers.kafka.deny(&user, operation, ["--topic", &topic.name]);
+        // It is not subscribed to any more, and so it has no tasks.
+        run.wait("I10", &format!("the topic is told to be forbidden ({operation})"), SOON, || {
+            let status = drover.topic(&topic.name)?["status"].take();
+            (status["state"] == "waiting" && status["reason"]["code"] == "topic_forbidden").then_some(())
+        });
+        goes_on(run, &drover, &[&other]);
+        quiet(run, &drover, &topic, &format!("{operation} denied"));
+        run.servers.kafka.allow_again(&user, operation, ["--topic", &topic.name]);
+        goes_on(run, &drover, &[&topic, &other]);
+    }
+
+    run.servers.kafka.deny(&user, "Read", ["--group", &setup.group]);
+    run.wait_reason(&drover, &topic, "credentials");
+    quiet(run, &drover, &topic, "a forbidden group");
+    run.servers.kafka.allow_again(&user, "Read", ["--group", &setup.group]);
+    goes_on(run, &drover, &[&topic, &other]);
+    let ledger = both(load.end(), beside.end());
+    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic, &other], ledger: &ledger, restarts: 0..=0 });
+}
+
+/// Some seconds without a restart and with little to say.
+fn quiet(run: &mut Run<'_>, drover: &Drover, topic: &Topic, what: &str) {
+    let lines = drover.log().lines().count();
+    run.endure(drover, topic, Duration::from_secs(6));
+    let lines = drover.log().lines().count() - lines;
+    run.claim("I8", lines <= 40, || format!("{lines} lines of log in 6 s about {what}"));
+}
+
+/// Waits until more records of each topic are indexed.
+fn goes_on(run: &mut Run<'_>, drover: &Drover, topics: &[&Topic]) {
+    for topic in topics {
+        let indexed = drover.topic(&topic.name).and_then(|topic| topic["status"]["indexed_total"].as_u64()).unwrap_or(0);
+        run.wait_indexed(drover, topic, indexed + 1_000);
+    }
+}
+
+fn refused(run: &mut Run<'_>) {
+    let topic = run.topic("main", 4);
+    let coordinator = run.servers.kafka.coordinator();
+    // A heartbeat comes every third of a session.
+    let setup = Setup { bootstrap: coordinator.address(), ..Setup::new(run, &[&topic]) };
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
+    let mut committed = try_committed_watch(&run.servers.kafka.client(), &setup.group, &topic.name, SOON);
+    let mut total = move || committed().map(|offsets| offsets.values().sum::<i64>()).unwrap_or(0);
+    let refusals =
+        [Refusal::Loading, Refusal::NotAvailable, Refusal::NotCoordinator, Refusal::IllegalGeneration, Refusal::UnknownMember, Refusal::Rebalance];
+    for refusal in refusals {
+        for request in [Request::Commit, Request::Heartbeat] {
+            let what = format!("{request:?} refused by {refusal:?}");
+            coordinator.refuse(Some((request, refusal)));
+            // A member that is told to join again sends no second one before it has.
+            run.wait("I7", &what, SOON, || (coordinator.refused(request, refusal) > 0).then_some(()));
+            run.endure(&drover, &topic, Duration::from_secs(3));
+            coordinator.refuse(None);
+            let before = total();
+            run.wait("I7", &format!("commits go on after {what}"), SOON, || (total() > before + 1_000).then_some(()));
+        }
+    }
+    let lines = drover.log().lines().count();
+    run.claim("I8", lines < 2_000, || format!("{lines} lines of log about twelve times three seconds"));
+    run.finish_load(drover, &setup, &topic, load);
+}
 
 /// The kinds of damage, one for each of the first partitions; the last partition has none.
 const DAMAGES: [Damage; 3] = [Damage::Value, Damage::Records, Damage::Format];
@@ -67,6 +214,69 @@ fn damaged(run: &mut Run<'_>) {
     run.finish(drover, &Ending { group: &setup.group, topics: &[&main, &other], ledger: &producer.ledger(), restarts: 0..=0 });
     let letters = run.evidence.letters.iter().flatten().count();
     run.claim("I5", letters == 0, || format!("{letters} dead letters of records that were never read"));
+}
+
+fn coordinator_silent(run: &mut Run<'_>) {
+    let topic = run.topic("main", 4);
+    let coordinator = run.servers.kafka.coordinator();
+    let properties = ", group.protocol: consumer, socket.timeout.ms: 5000".to_owned();
+    // The broker decides how long a session is: 45 s.
+    let setup = Setup { bootstrap: coordinator.address(), session_ms: None, properties, ..Setup::new(run, &[&topic]) };
+    let (drover, load) = run.under_load(&setup, &topic, 2_000);
+    let mut committed = try_committed_watch(&run.servers.kafka.client(), &setup.group, &topic.name, SOON);
+    coordinator.be_silent(true);
+    // What was on its way passes.
+    let_pass(Duration::from_secs(2));
+    let before = committed().ok();
+    run.endure(&drover, &topic, Duration::from_secs(58));
+    let after = committed().ok();
+    run.claim("I3", before.is_some() && before == after, || format!("commits without a coordinator: {before:?}, then {after:?}"));
+    let is_behind = drover.topic(&topic.name).is_some_and(|topic| topic["status"]["lag"].as_u64() > Some(10_000));
+    run.claim("I10", is_behind, || format!("nothing is committed for a minute, and the topic is shown as {:?}", drover.topic(&topic.name)));
+    run.claim("I7", coordinator.swallowed() > 0, || "the coordinator was asked for nothing".to_owned());
+    coordinator.be_silent(false);
+    let before: i64 = before.unwrap_or_default().values().sum();
+    run.wait("I7", "commits go on", CAUGHT_UP, || (committed().ok()?.values().sum::<i64>() > before + 1_000).then_some(()));
+    run.finish_load(drover, &setup, &topic, load);
+}
+
+fn cut_off(run: &mut Run<'_>) {
+    let topic = run.topic("main", 3);
+    // Long enough for the member to stay one: librdkafka compares its position with a new leader's history, and nobody does so with a commit.
+    let setup = Setup { session_ms: Some(120_000), ..Setup::new(run, &[&topic]) };
+    let drover = run.start(&setup);
+    run.observe(&setup.group, &topic);
+    let producer = Producer::new(&run.servers.kafka);
+    for part in 0..20 {
+        send(&producer, &mut run.rng, &topic.name, 3, part * 300..(part + 1) * 300);
+        producer.flush();
+    }
+    run.wait_committed("I7", &setup.group, &topic);
+    run.allow_going_back();
+    run.servers.kafka.stop();
+    run.wait_reason(&drover, &topic, "kafka_unreachable");
+    // Of 2,000 records each: one partition gets more anew than it had, one less, one has lost nothing.
+    let ends = [0, 1].map(|partition| run.servers.kafka.cut_off(&topic.name, partition, run.rng.random_range(1_500..1_900)));
+    run.servers.kafka.start_again();
+    let successor = Producer::new(&run.servers.kafka);
+    let anew = [1_000, 50, 100];
+    for (partition, records) in (0..).zip(anew) {
+        for number in 0..records {
+            let value = format!(r#"{{"number":{number},"text":"after the election"}}"#);
+            successor.send(Record::new(&topic.name, value.as_bytes()).to(partition));
+        }
+    }
+    successor.flush();
+    // What has another record in its place is gone; what has none stays as it was indexed.
+    let mut ledger = producer.ledger();
+    for (partition, (end, records)) in (0..).zip(ends.into_iter().zip(anew)) {
+        ledger.acked.retain(|acked| acked.partition != partition || !(end..end + records).contains(&acked.offset));
+    }
+    let ledger = both(ledger, successor.ledger());
+    run.wait_committed("I7", &setup.group, &topic);
+    let told = drover.log().matches("kafka's log was cut off").count();
+    run.claim("I10", told >= 2, || format!("two logs were cut off, and {told} lines of log say so"));
+    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
 }
 
 /// Whether the task says that it stands before this offset, and why.

@@ -144,7 +144,7 @@ fn same_member_twice(run: &mut Run<'_>) {
 fn static_member(run: &mut Run<'_>) {
     let topic = run.topic("main", 4);
     // A session so long that waiting for its end would be noticed.
-    let setup = Setup { session_ms: 45_000, properties: ", group.instance.id: one".to_owned(), ..Setup::new(run, &[&topic]) };
+    let setup = Setup { session_ms: Some(45_000), properties: ", group.instance.id: one".to_owned(), ..Setup::new(run, &[&topic]) };
     let mut drover = run.start(&setup);
     run.observe(&setup.group, &topic);
     let load = Load::start(run, &topic);

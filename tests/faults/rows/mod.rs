@@ -43,11 +43,6 @@ const fn not(number: u32, name: &'static str, reason: &'static str) -> NotBuilt 
 
 /// Told in `RESULTS.md`, so that nobody takes the matrix for complete.
 pub(crate) const NOT_BUILT: &[NotBuilt] = &[
-    not(16, "all brokers down for 10 minutes", "not built: row 15 with more time"),
-    not(19, "coordinator errors on commit and heartbeat", "not built: needs librdkafka's mock cluster in another process"),
-    not(24, "KIP-848 with an unreachable coordinator", "not built: needs more than one broker"),
-    not(31, "access taken away, password changed", "not built: needs a broker with SASL"),
-    not(34, "unclean leader election, truncation", "not built: needs three brokers"),
     not(56, "lease lost", "not built: there is no lease before scale-out"),
     not(71, "rolling upgrade from an older binary", "not built: there is no older release"),
 ];

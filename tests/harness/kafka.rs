@@ -249,8 +249,13 @@ impl Kafka {
     pub fn watermarks(&self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
         let consumer = self.consumer("drover-test-look-up");
         let partitions = self.partition_list(&consumer, topic).elements().into_iter().map(|element| element.partition()).collect::<Vec<_>>();
-        let look =
-            |partition| consumer.fetch_watermarks(topic, partition, CALL_WITHIN).unwrap_or_else(|error| panic!("{topic}/{partition}: {error}"));
+        // A broker that has just come back says for a moment that it does not lead.
+        let look = |partition| {
+            let mut last = None;
+            let found =
+                try_wait_until(CALL_WITHIN, || consumer.fetch_watermarks(topic, partition, CALL_WITHIN).map_err(|error| last = Some(error)).ok());
+            found.unwrap_or_else(|| panic!("{topic}/{partition}: {last:?}"))
+        };
         partitions.into_iter().map(|partition| (partition, look(partition))).collect()
     }
 

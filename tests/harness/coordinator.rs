@@ -120,14 +120,16 @@ impl Drop for Coordinator {
     }
 }
 
+/// By correlation id: what was refused, and in which version.
+type Refused = BTreeMap<i32, (Request, Refusal, i16)>;
+
 /// One connection: two directions, each with a thread.
 fn serve(client: TcpStream, shared: &Arc<Shared>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.upstream)) else { return };
     let clones = [&client, &server, &client, &server].map(|stream| stream.set_nodelay(true).and_then(|()| stream.try_clone()));
     let [Ok(client_reader), Ok(server_writer), Ok(client_writer), Ok(server_reader)] = clones else { return };
     shared.streams.lock().expect("no panic while serving").extend([client, server]);
-    // By correlation id: what was refused, and in which version.
-    let asked: Arc<Mutex<BTreeMap<i32, (Request, Refusal, i16)>>> = Arc::default();
+    let asked: Arc<Mutex<Refused>> = Arc::default();
     let (told, noted) = (shared.clone(), asked.clone());
     std::thread::spawn(move || {
         pump(client_reader, server_writer, |frame| {

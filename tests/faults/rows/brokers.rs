@@ -21,7 +21,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { number: 32, name: "record batches on the broker's disk are damaged", is_quick: true, run: damaged },
     Row {
         number: 34,
-        name: "logs come back shorter than they were, as after an unclean election, to a member that stays",
+        name: "logs come back shorter than they were, as after an unclean election, and grow again once that is noticed",
         is_quick: true,
         run: cut_off,
     },
@@ -258,6 +258,10 @@ fn cut_off(run: &mut Run<'_>) {
     // Of 2,000 records each: one partition gets more anew than it had, one less, one has lost nothing.
     let ends = [0, 1].map(|partition| run.servers.kafka.cut_off(&topic.name, partition, run.rng.random_range(1_500..1_900)));
     run.servers.kafka.start_again();
+    // Before new records are there: a member whose position they have passed by then, or that begins at a commit which they have passed, is not told of it by anybody.
+    run.wait("I10", "both logs that were cut off are noticed", CAUGHT_UP, || {
+        (drover.log().matches("kafka's log was cut off").count() >= 2).then_some(())
+    });
     let successor = Producer::new(&run.servers.kafka);
     let anew = [1_000, 50, 100];
     for (partition, records) in (0..).zip(anew) {
@@ -274,8 +278,6 @@ fn cut_off(run: &mut Run<'_>) {
     }
     let ledger = both(ledger, successor.ledger());
     run.wait_committed("I7", &setup.group, &topic);
-    let told = drover.log().matches("kafka's log was cut off").count();
-    run.claim("I10", told >= 2, || format!("two logs were cut off, and {told} lines of log say so"));
     run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
 }
 

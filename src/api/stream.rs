@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -112,10 +112,17 @@ struct Frame {
 }
 
 /// The frames of this run of the process, shared by all streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StreamLog {
-    inner: Mutex<Frames>,
+    /// Changed by whichever stream looks first; nobody waits for it to change, since the snapshots say when to look.
+    frames: watch::Sender<Frames>,
     streams: Arc<()>,
+}
+
+impl Default for StreamLog {
+    fn default() -> Self {
+        Self { frames: watch::Sender::new(Frames::default()), streams: Arc::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -141,8 +148,11 @@ enum Behind {
 }
 
 impl StreamLog {
-    fn lock(&self) -> MutexGuard<'_, Frames> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Does something with the frames, alone.
+    fn with<T>(&self, act: impl FnOnce(&mut Frames) -> T) -> Option<T> {
+        let mut outcome = None;
+        self.frames.send_modify(|frames| outcome = Some(act(frames)));
+        outcome
     }
 
     /// A place for one more stream, unless there are `most`.
@@ -436,8 +446,14 @@ impl Client {
     fn look(&mut self) {
         let newest = self.snapshots.borrow_and_update().clone();
         let epoch = newest.events.epoch();
-        let mut log = self.state.stream.lock();
-        log.advance(&newest, Instant::now());
+        let stream = self.state.stream.clone();
+        stream.with(|log| {
+            log.advance(&newest, Instant::now());
+            self.take(log, epoch);
+        });
+    }
+
+    fn take(&mut self, log: &mut Frames, epoch: &str) {
         match log.behind(self.seq, BATCH) {
             Behind::Frames(frames) => {
                 self.seq = frames.last().map_or(self.seq, |frame| frame.seq);
@@ -528,26 +544,26 @@ pub(super) async fn stream_events(
     let mut snapshots = state.snapshot.clone();
     let newest = snapshots.borrow_and_update().clone();
     let epoch = newest.events.epoch();
-    let (seq, ready) = {
-        let mut log = state.stream.lock();
+    let hello = HelloBody { instance: &state.info.instance, version: &state.info.version, taken_at: newest.taken_at };
+    let hello = document::json(&hello)?;
+    let asked = headers.contains_key(LAST_EVENT_ID).then(|| place(&headers, epoch));
+    let first = state.stream.with(|log| {
         log.advance(&newest, Instant::now());
-        let hello = HelloBody { instance: &state.info.instance, version: &state.info.version, taken_at: newest.taken_at };
-        let hello = document::json(&hello)?;
-        let known = place(&headers, epoch).filter(|seq| *seq <= log.last_seq);
-        let seq = known.unwrap_or(log.last_seq);
-        let mut ready = VecDeque::new();
-        if matches!(wire, Wire::Sse) {
-            ready.push_back(Bytes::from(format!("retry: {RETRY_MS}\n\n")));
+        let known = asked.flatten().filter(|seq| *seq <= log.last_seq);
+        (known.unwrap_or(log.last_seq), known.is_none().then(|| log.snapshot(&filter)))
+    });
+    let Some((seq, snapshot)) = first else { return Err(ApiError::new(ProblemCode::Internal, "the stream has no frames")) };
+    let mut ready = VecDeque::new();
+    if matches!(wire, Wire::Sse) {
+        ready.push_back(Bytes::from(format!("retry: {RETRY_MS}\n\n")));
+    }
+    ready.push_back(wire.frame(epoch, seq, FrameKind::Hello, &hello));
+    if let Some(snapshot) = snapshot {
+        if asked.is_some() {
+            ready.push_back(wire.frame(epoch, seq, FrameKind::Resync, br#"{"reason":"the id is not of this run of the instance"}"#));
         }
-        ready.push_back(wire.frame(epoch, seq, FrameKind::Hello, &hello));
-        if known.is_none() {
-            if headers.contains_key(LAST_EVENT_ID) {
-                ready.push_back(wire.frame(epoch, seq, FrameKind::Resync, br#"{"reason":"the id is not of this run of the instance"}"#));
-            }
-            ready.push_back(wire.frame(epoch, seq, FrameKind::Snapshot, &log.snapshot(&filter)));
-        }
-        (seq, ready)
-    };
+        ready.push_back(wire.frame(epoch, seq, FrameKind::Snapshot, &snapshot));
+    }
     let now = Instant::now();
     let client = Client {
         snapshots,
@@ -722,8 +738,7 @@ mod tests {
         let server = Server::new();
         let mut slow = server.follow("/api/v1/stream", None).await;
         assert_eq!(slow.kinds(2).await, ["hello", "snapshot"]);
-        {
-            let mut log = server.state.stream.lock();
+        server.state.stream.with(|log| {
             for _ in 0..2 * KEPT_FRAMES {
                 log.push(FrameKind::Event, None, &"x".repeat(100));
             }
@@ -732,7 +747,7 @@ mod tests {
                 log.push(FrameKind::Event, None, &"x".repeat(100 << 10));
             }
             assert!(log.bytes <= KEPT_BYTES, "{} bytes", log.bytes);
-        }
+        });
         server.change(|snapshot| snapshot.taken_at = noon() + Duration::from_secs(1));
         assert_eq!(slow.kinds(2).await, ["resync", "snapshot"]);
         server.change(stalled("orders"));

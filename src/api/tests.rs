@@ -323,18 +323,18 @@ fn broken() -> Error {
 
 /// A log filter that takes everything but `refused=info`.
 #[derive(Debug)]
-struct FixedLog(std::sync::Mutex<String>);
+struct FixedLog(watch::Sender<String>);
 
 impl LogLevel for FixedLog {
     fn filter(&self) -> String {
-        self.0.lock().expect("not poisoned").clone()
+        self.0.borrow().clone()
     }
 
     fn set(&self, filter: &str) -> Result<(), String> {
         if filter == "refused=info" {
             return Err("refused".to_owned());
         }
-        filter.clone_into(&mut self.0.lock().expect("not poisoned"));
+        self.0.send_replace(filter.to_owned());
         Ok(())
     }
 }
@@ -364,7 +364,7 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
             memory_bytes: 4,
         }),
         beats: vec![("reconcile".to_owned(), watch::channel(Instant::now()).1)],
-        log_level: Arc::new(FixedLog(std::sync::Mutex::new("info".to_owned()))),
+        log_level: Arc::new(FixedLog(watch::Sender::new("info".to_owned()))),
         stream: Arc::default(),
         readiness_require: Vec::new(),
         allowed_hosts: vec!["drover.example".to_owned()],

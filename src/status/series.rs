@@ -1,6 +1,6 @@
 //! The last quarter of an hour of every topic, for plots.
 //!
-//! Guarantees bounded memory (24 bytes for a topic and a sample, [`KEPT`] samples), and that what is published never changes: a sample is shared by all snapshots that hold it. A clock that is set back or forward leaves a
+//! Guarantees bounded memory (some tens of bytes for a topic and a sample, of which there are as many as fit into [`REACH`]), and that what is published never changes: a sample is shared by all snapshots that hold it. A clock that is set back or forward leaves a
 //! gap or an early sample, nothing else. Pure: the time is a parameter.
 
 use std::collections::VecDeque;

@@ -197,10 +197,22 @@ pub(super) fn obstacle(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static s
     }
 }
 
-/// Where the log of a partition ends by the history that we have read, when this text of librdkafka says that it ends before our position. The number comes in no other way.
-pub(super) fn truncated_at(text: &str) -> Option<i64> {
+/// What a broker says of a log that is not the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Truncation {
+    /// By the history that was read, the log ends here.
+    At(i64),
+    /// The log has no record of that leader or an earlier one, as when the topic was created anew.
+    UnknownEpoch,
+}
+
+/// Reads what a broker says of a position whose leader epoch is not, or no longer, that of its log. It comes in librdkafka's text only (`rd_kafka_toppar_handle_OffsetForLeaderEpoch`).
+pub(super) fn truncation(text: &str) -> Option<Truncation> {
+    if text.starts_with("No epoch found less or equal to") {
+        return Some(Truncation::UnknownEpoch);
+    }
     let (_, after) = text.strip_prefix("Partition log truncation detected").and_then(|text| text.split_once("broker end offset is "))?;
-    after.split(' ').next()?.parse().ok()
+    after.split(' ').next()?.parse().ok().map(Truncation::At)
 }
 
 /// What an error of librdkafka says about the state of the world: the reason's code and the remedy; `None` for errors that pass by themselves or that concern one partition.
@@ -229,8 +241,10 @@ mod tests {
     fn the_end_of_a_log_that_was_cut_off_is_read_from_the_only_place_that_tells_it() {
         // `rd_kafka_toppar_handle_OffsetForLeaderEpoch` and `rd_kafka_offset_reset` of librdkafka 2.12.1.
         let text = "Partition log truncation detected at offset 2000 (leader epoch 3): broker end offset is 1600 (offset leader epoch 3). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
-        assert_eq!(truncated_at(text), Some(1_600));
-        assert_eq!(truncated_at("fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)"), None);
+        assert_eq!(truncation(text), Some(Truncation::At(1_600)));
+        let text = "No epoch found less or equal to offset 2000 (leader epoch 9): broker end offset is -1 (offset leader epoch -1). Reset using configured policy.: Local: Partition log truncation detected (broker 1)";
+        assert_eq!(truncation(text), Some(Truncation::UnknownEpoch));
+        assert_eq!(truncation("fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)"), None);
     }
 
     #[test]

@@ -32,7 +32,10 @@ use crate::mutants;
 use crate::status::{LostRange, Reason, ReasonCode};
 use crate::topic::{TopicName, TopicPartition};
 
+mod history;
 mod rewind;
+
+use history::{LeaderEpochs, NO_LEADER_EPOCH};
 
 /// Messages of one turn: large turns make long runs of one partition.
 const TURN_MESSAGES: usize = 10_000;
@@ -61,8 +64,6 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a question is asked before the consumer is built again.
 const ASK_TRIES: u32 = 3;
-/// How often records that could not be read are asked for again: another replica may lead the partition by then.
-const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
 /// Lost ranges that are kept for each partition.
 const LOST_RANGES: usize = 20;
 
@@ -248,6 +249,18 @@ struct Partition {
     /// An error has come since the partition was moved last. What follows it is not taken: it may lie behind records that did not come.
     is_broken: bool,
     unreadable: Option<Unreadable>,
+    leader_epochs: LeaderEpochs,
+    /// When the broker is asked next whether its log still has what the position is behind: set while that has to happen, and nothing is taken until it has.
+    verify_at: Option<Instant>,
+    /// How often that was done because the position was past the log's end; zero when a record has come since.
+    verified_past_end: u32,
+}
+
+/// What the group has committed for a partition.
+struct Commit {
+    offset: i64,
+    metadata: String,
+    leader_epoch: i32,
 }
 
 /// Records that cannot be read where the partition stands.
@@ -297,6 +310,7 @@ impl Partition {
         self.position = offset;
         self.native_position = offset;
         self.is_under_way = false;
+        self.leader_epochs.cut(offset);
     }
 
     fn finish_chunk(&mut self, budget: &Budget) {
@@ -472,7 +486,7 @@ impl<'a> Session<'a> {
                     self.queue.take_over(key.topic.as_str(), key.partition);
                     let position = self.partitions.get(&key).map(|partition| partition.position);
                     if let Some(position) = position {
-                        self.reposition(&key, position)?;
+                        self.reposition(&key, position, Move::Seek)?;
                     }
                 }
             }
@@ -577,8 +591,10 @@ impl<'a> Session<'a> {
         partition.committed_at = None;
         partition.commit_sent = None;
         partition.unreadable = None;
+        // They are of the old topic.
+        partition.leader_epochs.clear();
         self.changed = true;
-        self.reposition(key, start)
+        self.reposition(key, start, Move::Seek)
     }
 
     fn serve(&mut self, command: Command) -> Result<(), ConsumerError> {
@@ -629,10 +645,10 @@ impl<'a> Session<'a> {
         if afresh {
             warn!(topic = %key.topic, partition = key.partition, offset = watermark, "nothing came although there are records, the partition is assigned again");
             partition.drop_held();
-            self.move_to(key, watermark, Move::Assign).map_err(OpenFailure::Session)?;
+            self.move_to(key, watermark, Move::Assign { from: watermark }).map_err(OpenFailure::Session)?;
         } else if partition.handed != watermark || partition.paused {
             partition.drop_held();
-            self.reposition(key, watermark).map_err(OpenFailure::Session)?;
+            self.reposition(key, watermark, Move::Seek).map_err(OpenFailure::Session)?;
         }
         let Some(partition) = self.partitions.get_mut(key) else { return Err(OpenFailure::Task(OpenError::Gone)) };
         let (mailbox, chunks) = mpsc::channel(MAILBOX_CHUNKS);
@@ -645,24 +661,22 @@ impl<'a> Session<'a> {
     /// Moves a partition to `offset` and lets it be fetched. Records of before do not come any more.
     ///
     /// A closed partition only takes note of the offset: fetched now, its records would be dropped, and whoever opens it moves it.
-    fn reposition(&mut self, key: &TopicPartition, offset: i64) -> Result<(), ConsumerError> {
+    fn reposition(&mut self, key: &TopicPartition, offset: i64, how: Move) -> Result<(), ConsumerError> {
         if let Some(partition) = self.partitions.get_mut(key).filter(|partition| partition.closed) {
             partition.stand_at(offset);
             return self.pause(key);
         }
-        self.move_to(key, offset, Move::Seek)
+        self.move_to(key, offset, how)
     }
 
     fn move_to(&mut self, key: &TopicPartition, offset: i64, how: Move) -> Result<(), ConsumerError> {
+        // Seeking works only while the partition is being fetched.
+        let is_sought = how == Move::Seek && self.seek(&[(key, offset)])?.first().is_some_and(|is_sought| *is_sought);
         let mut target = TopicPartitionList::with_capacity(1);
-        let fill = target.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(offset));
+        let from = if let Move::Assign { from } = how { from } else { offset };
+        let fill = target.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(from));
         fill.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
-        let is_sought = || {
-            let sought = self.consumer.seek_partitions(target.clone(), ASK_TIMEOUT);
-            sought.is_ok_and(|list| list.elements().iter().all(|element| element.error().is_ok()))
-        };
-        if how == Move::Assign || !is_sought() {
-            // Seeking works only while the partition is being fetched.
+        if !is_sought {
             debug!(topic = %key.topic, partition = key.partition, offset, "partition is assigned again");
             let unassigned = self.consumer.incremental_unassign(&target);
             let assigned = unassigned.and_then(|()| self.queue.assign(&target));
@@ -671,6 +685,8 @@ impl<'a> Session<'a> {
         let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
         partition.stand_at(offset);
         partition.is_broken = false;
+        let has_to_verify = !is_sought && partition.leader_epochs.below(offset) != NO_LEADER_EPOCH;
+        partition.verify_at = has_to_verify.then(Instant::now);
         if partition.paused {
             partition.paused = false;
             // Only what is paused may be resumed: resuming a running partition would make librdkafka drop what it has fetched.
@@ -718,8 +734,9 @@ impl<'a> Session<'a> {
             }
         }
         for (key, position) in to_resume {
-            self.reposition(&key, position)?;
+            self.reposition(&key, position, Move::Seek)?;
         }
+        self.verify(now)?;
         for key in std::mem::take(&mut self.out_of_range) {
             self.move_into_range(&key)?;
         }
@@ -756,7 +773,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let offset = message.offset();
-            if offset < partition.position || partition.closed {
+            if offset < partition.position || partition.closed || partition.verify_at.is_some() {
                 continue;
             }
             if partition.unreadable.take().is_some() {
@@ -766,7 +783,9 @@ impl<'a> Session<'a> {
             got_something = true;
             taken += message.bytes();
             partition.is_under_way = true;
+            partition.verified_past_end = 0;
             partition.position = offset + 1;
+            partition.leader_epochs.note(offset, message.leader_epoch());
             if partition.builder.bytes() + message.bytes() > CHUNK_BYTES {
                 partition.finish_chunk(&budget);
                 partition.deliver();
@@ -786,92 +805,6 @@ impl<'a> Session<'a> {
         taken
     }
 
-    fn partition_error(&mut self, key: &TopicPartition, code: RDKafkaErrorCode, text: &str) -> Result<(), ConsumerError> {
-        self.surprises += 1;
-        self.changed = true;
-        match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => match client::truncated_at(text) {
-                Some(end) => self.follow_truncation(key, end),
-                None => self.move_into_range(key),
-            },
-            _ => {
-                if let Some((reason, remedy)) = client::obstacle(code) {
-                    return self.hold_unreadable(key, reason, format!("{text} ({code})"), remedy);
-                }
-                warn!(topic = %key.topic, partition = key.partition, code = %code, "kafka cannot serve a partition: {text}");
-                // The error has moved librdkafka's own position, which its next pause would go on from.
-                match self.partitions.get(key).map(|partition| partition.position) {
-                    Some(position) => self.reposition(key, position),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// What comes next cannot be read: the partition stays where it is, and asks again every now and then. Passing over it is an operator's decision.
-    fn hold_unreadable(&mut self, key: &TopicPartition, code: ReasonCode, text: String, remedy: &str) -> Result<(), ConsumerError> {
-        let Some(partition) = self.partitions.get_mut(key) else { return Ok(()) };
-        let offset = partition.position;
-        let since_at = match &partition.unreadable {
-            Some(known) if known.offset == offset && known.reason.code == code => known.reason.since_at,
-            _ => {
-                warn!(topic = %key.topic, partition = key.partition, offset, code = code.as_str(), "records cannot be read, they are asked for again from time to time: {text}");
-                Timestamp::now()
-            }
-        };
-        let message = format!("the records from offset {offset} on cannot be read from Kafka: {text}");
-        let reason = Reason { code, message, remedy: remedy.to_owned(), since_at };
-        partition.unreadable = Some(Unreadable { offset, reason, retry_at: Instant::now() + UNREADABLE_RETRY });
-        self.pause(key)
-    }
-
-    /// The log was cut off below the position, as after an unclean election: what is there from `end` on is another history, whose records are read from its first. An earlier history's documents with the same
-    /// ids are overwritten by it.
-    fn follow_truncation(&mut self, key: &TopicPartition, end: i64) -> Result<(), ConsumerError> {
-        let Some(position) = self.partitions.get(key).map(|partition| partition.position) else { return Ok(()) };
-        let target = end.min(position);
-        warn!(topic = %key.topic, partition = key.partition, position, end, "kafka's log was cut off, the records from its former end on are read anew");
-        // Commits may have to go back, and the task with them: as by a rewind.
-        if self.rewind(key, target)?.is_err() {
-            self.truncated.insert(key.clone(), target);
-        }
-        Ok(())
-    }
-
-    /// The position is not in the log any more: goes on where the log begins, reports what is lost, and tells the task by passing the gap.
-    fn move_into_range(&mut self, key: &TopicPartition) -> Result<(), ConsumerError> {
-        let Some(partition) = self.partitions.get(key) else { return Ok(()) };
-        let position = partition.position;
-        let watermarks = self.consumer.fetch_watermarks(key.topic.as_str(), key.partition, ASK_TIMEOUT);
-        let (low, high) = match watermarks {
-            Ok(watermarks) => watermarks,
-            Err(error) => {
-                warn!(topic = %key.topic, partition = key.partition, error = %error, "the range of a partition cannot be asked for, it is asked again");
-                self.out_of_range.push(key.clone());
-                return Ok(());
-            }
-        };
-        let start = start::choose(Known { committed: Some((position, "")), topic_id: None, fact: None, low, high });
-        if let Some((from, to)) = start.lost {
-            self.inner.note_lost(key, from, to);
-        }
-        if start.offset < position {
-            return self.follow_truncation(key, start.offset);
-        }
-        info!(topic = %key.topic, partition = key.partition, from = position, to = start.offset, "partition was out of range and goes on elsewhere");
-        self.reposition(key, start.offset)?;
-        let budget = self.inner.settings.budget.clone();
-        if let Some(partition) = self.partitions.get_mut(key)
-            && start.offset > position
-        {
-            partition.builder.pass(start.offset);
-            partition.finish_chunk(&budget);
-            partition.deliver();
-        }
-        self.changed = true;
-        Ok(())
-    }
-
     fn assign(&mut self, list: &[(String, i32)]) -> Result<(), ConsumerError> {
         let keys: Vec<TopicPartition> = list.iter().filter_map(|(topic, partition)| self.key(topic, *partition)).collect();
         info!(partitions = keys.len(), "partitions assigned");
@@ -886,9 +819,11 @@ impl<'a> Session<'a> {
         for key in keys {
             let plan = self.subscribed.get(&key.topic).cloned();
             let topic_id = plan.as_ref().and_then(|plan| plan.topic_id.clone());
-            let commit = committed.get(&key).map(|(offset, metadata)| (*offset, metadata.as_str()));
+            let commit = committed.get(&key);
+            let leader_epoch = commit.map_or(NO_LEADER_EPOCH, |commit| commit.leader_epoch);
             let known = Known {
-                committed: commit,
+                committed: commit.map(|commit| (commit.offset, commit.metadata.as_str())),
+                is_verified: leader_epoch != NO_LEADER_EPOCH,
                 topic_id: topic_id.as_deref(),
                 fact: plan.as_ref().and_then(|plan| plan.start_offsets.get(&key.partition)).copied(),
                 low: lows.get(&key).copied().unwrap_or(0),
@@ -899,9 +834,9 @@ impl<'a> Session<'a> {
                 self.inner.note_lost(&key, from, to);
             }
             debug!(topic = %key.topic, partition = key.partition, offset = start.offset, committed = start.committed, "partition starts");
-            let added = assignment.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(start.offset));
+            let added = assignment.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(start.offset.min(known.high)));
             added.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
-            let partition = Partition {
+            let mut partition = Partition {
                 epoch: self.inner.next_epoch(),
                 topic_id,
                 headers: plan.is_some_and(|plan| plan.headers),
@@ -923,31 +858,39 @@ impl<'a> Session<'a> {
                 is_under_way: false,
                 is_broken: false,
                 unreadable: None,
+                leader_epochs: LeaderEpochs::default(),
+                verify_at: None,
+                verified_past_end: 0,
             };
+            if start.committed == Some(start.offset) && leader_epoch != NO_LEADER_EPOCH {
+                partition.leader_epochs.note(start.offset - 1, leader_epoch);
+                partition.verify_at = Some(Instant::now());
+            }
             self.partitions.insert(key, partition);
         }
         // An empty list must be answered too.
         self.queue.assign(&assignment).map_err(|source| ConsumerError::Call { what: "assign partitions", source })?;
+        self.verify(Instant::now())?;
         self.publish();
         Ok(())
     }
 
-    fn committed(&self, query: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, (i64, String)>, ConsumerError> {
+    fn committed(&self, query: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, Commit>, ConsumerError> {
         if query.count() == 0 {
             return Ok(BTreeMap::new());
         }
         let answer = self
             .tries(|| self.consumer.committed_offsets(query.clone(), ASK_TIMEOUT))
             .map_err(|source| ConsumerError::Call { what: "read committed offsets", source })?;
-        let metadata = ffi::commit_metadata(&answer);
+        let details = ffi::commit_metadata(&answer).into_iter().zip(ffi::leader_epochs(&answer));
         let mut committed = BTreeMap::new();
-        for (element, metadata) in answer.elements().iter().zip(metadata) {
+        for (element, (metadata, leader_epoch)) in answer.elements().iter().zip(details) {
             let code = element.error().err();
             if let Some(source) = code {
                 return Err(ConsumerError::Call { what: "read a committed offset", source });
             }
             if let (Offset::Offset(offset), Some(key)) = (element.offset(), self.key(element.topic(), element.partition())) {
-                committed.insert(key, (offset, metadata));
+                committed.insert(key, Commit { offset, metadata, leader_epoch });
             }
         }
         Ok(committed)
@@ -1052,12 +995,16 @@ impl<'a> Session<'a> {
         self.await_commits();
     }
 
-    /// Sends a commit of the watermarks that moved. Each commit carries the topic's id, so that it is recognised when the topic was re-created meanwhile.
+    /// Sends a commit of the watermarks that moved. Each commit carries the topic's id, so that it is recognised when the topic was re-created meanwhile, and the leader epoch of its last record, so that a log that was
+    /// cut off below it is.
     fn commit(&mut self, keys: &[TopicPartition]) {
         let mut offsets = TopicPartitionList::new();
+        let mut leader_epochs = Vec::new();
         for key in keys {
             let Some(partition) = self.partitions.get_mut(key) else { continue };
             let Some(watermark) = partition.uncommitted() else { continue };
+            leader_epochs.push(partition.leader_epochs.below(watermark));
+            partition.leader_epochs.forget_below(watermark);
             let mut element = offsets.add_partition(key.topic.as_str(), key.partition);
             if element.set_offset(Offset::Offset(watermark)).is_err() {
                 continue;
@@ -1072,6 +1019,7 @@ impl<'a> Session<'a> {
         if offsets.count() == 0 {
             return;
         }
+        ffi::set_leader_epochs(&mut offsets, &leader_epochs);
         fail::fail_point!("commit");
         if let Err(code) = self.commits.send(&offsets) {
             warn!(code = %code, "offsets could not be committed, the next commit covers them");
@@ -1203,7 +1151,10 @@ enum Move {
     /// By seeking, where that works.
     Seek,
     /// By taking it out of the assignment and into it again, which renews everything that librdkafka keeps for it.
-    Assign,
+    Assign {
+        /// Where fetching begins until the position is verified: inside the log.
+        from: i64,
+    },
 }
 
 /// Why a mailbox could not be opened: the task's affair, or the end of the session.

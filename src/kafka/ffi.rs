@@ -2,7 +2,7 @@
 //!
 //! Guarantees, as long as its callers are safe Rust: every message, queue, event and list that librdkafka hands out is destroyed exactly once; a queue ends before its client (it
 //! owns a share of it); nothing that is borrowed from a message outlives it. Owns batch consumption from one own queue, the forwarding of partition
-//! queues to it, the results of commits, the member's id, errors that name topic, partition and offset, `DescribeTopics` with topic UUIDs, and a setting of the mock cluster. Decides nothing.
+//! queues to it, the results of commits, the member's id, errors that name topic, partition and offset, leader epochs, `DescribeTopics` with topic UUIDs, and a setting of the mock cluster. Decides nothing.
 //!
 //! Contract of each call: `rdkafka.h` of librdkafka 2.12. What batches do inside a consumer group was probed: a batch call on the consumer's own queue without our rebalance handling would drop
 //! the assignment, so batches come from a queue of ours only.
@@ -177,6 +177,12 @@ impl<'a> Message<'a> {
         self.raw.offset
     }
 
+    /// The leader epoch under which the record was written; negative where brokers tell none.
+    pub(super) fn leader_epoch(&self) -> i32 {
+        // SAFETY: the message is valid.
+        unsafe { sys::rd_kafka_message_leader_epoch(self.raw) }
+    }
+
     /// Bytes of key and value.
     pub(super) fn bytes(&self) -> usize {
         self.raw.key_len + self.raw.len
@@ -331,6 +337,28 @@ pub(super) fn commit_metadata(list: &TopicPartitionList) -> Vec<String> {
             texts.push(String::from_utf8_lossy(metadata).into_owned());
         }
         texts
+    }
+}
+
+/// The leader epoch of each entry of a list; negative where it is not known.
+pub(super) fn leader_epochs(list: &TopicPartitionList) -> Vec<i32> {
+    // SAFETY: the list is valid and has `cnt` entries.
+    unsafe {
+        let raw = &*list.ptr();
+        let count = usize::try_from(raw.cnt).unwrap_or(0);
+        (0..count).map(|index| sys::rd_kafka_topic_partition_get_leader_epoch(raw.elems.add(index))).collect()
+    }
+}
+
+/// Gives the entries of a list their leader epochs, in the order of the list; negative where it is not known.
+pub(super) fn set_leader_epochs(list: &mut TopicPartitionList, epochs: &[i32]) {
+    // SAFETY: the list is valid, ours alone, and has `cnt` entries.
+    unsafe {
+        let raw = &*list.ptr();
+        let count = usize::try_from(raw.cnt).unwrap_or(0);
+        for (index, epoch) in epochs.iter().take(count).enumerate() {
+            sys::rd_kafka_topic_partition_set_leader_epoch(raw.elems.add(index), *epoch);
+        }
     }
 }
 
@@ -549,6 +577,17 @@ mod tests {
         assert_eq!(uuid_text(-1, -1).as_deref(), Some("_____________________w"));
         assert_eq!(uuid_text(0, 0), None);
         assert_eq!(uuid_text(0, 1).map(|id| id.len()), Some(22));
+    }
+
+    #[test]
+    fn entries_of_a_list_keep_their_leader_epochs() {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..3 {
+            list.add_partition("orders", partition);
+        }
+        assert_eq!(leader_epochs(&list), [-1, -1, -1]);
+        set_leader_epochs(&mut list, &[7, -1, 9, 11]);
+        assert_eq!(leader_epochs(&list), [7, -1, 9]);
     }
 
     #[test]

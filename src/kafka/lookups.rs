@@ -258,6 +258,7 @@ impl Lookups {
                 let (low, high) = (*lows.get(key)?, *highs.get(key)?);
                 let known = Known {
                     committed: commit.map(|(offset, metadata)| (*offset, metadata.as_str())),
+                    is_verified: false,
                     topic_id: topic_id.as_deref(),
                     fact: start_offsets.get(&key.partition).copied(),
                     low,

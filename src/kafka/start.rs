@@ -5,6 +5,8 @@
 pub(super) struct Known<'a> {
     /// The committed offset and the topic id that the commit carries, which is empty for commits of other programs.
     pub(super) committed: Option<(i64, &'a str)>,
+    /// Whether the commit says under which leader its last record was written, so that the broker is asked whether its log still has that record.
+    pub(super) is_verified: bool,
     /// The topic's id of today, where brokers have ids.
     pub(super) topic_id: Option<&'a str>,
     /// The start offset in the facts; `None` for a partition that appeared later.
@@ -33,8 +35,9 @@ pub(super) fn choose(known: Known<'_>) -> Start {
     if wanted < known.low {
         return Start { offset: known.low, committed, lost: Some((wanted, known.low)) };
     }
-    // Past the end: the log was truncated, or its topic was re-created and the look-up of its id is still to come.
-    Start { offset: wanted.min(known.high), committed, lost: None }
+    // Past the end: the log was truncated, or its topic was re-created and the look-up of its id is still to come. A broker that is asked says from where on the log is another one.
+    let offset = if committed.is_some() && known.is_verified { wanted } else { wanted.min(known.high) };
+    Start { offset, committed, lost: None }
 }
 
 /// A commit without an id was made by another program or under brokers without ids; there is nothing to compare.
@@ -49,7 +52,7 @@ fn belongs(commit_id: &str, topic_id: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    const KNOWN: Known<'static> = Known { committed: None, topic_id: Some("A"), fact: Some(5), low: 0, high: 100 };
+    const KNOWN: Known<'static> = Known { committed: None, is_verified: false, topic_id: Some("A"), fact: Some(5), low: 0, high: 100 };
 
     #[test]
     fn a_commit_of_another_incarnation_of_the_topic_is_not_used() {
@@ -75,5 +78,11 @@ mod tests {
     #[test]
     fn a_commit_past_the_end_starts_at_the_end() {
         assert_eq!(choose(Known { committed: Some((500, "A")), ..KNOWN }).offset, 100);
+    }
+
+    #[test]
+    fn a_commit_past_the_end_that_the_broker_can_judge_is_left_to_it() {
+        assert_eq!(choose(Known { committed: Some((500, "A")), is_verified: true, ..KNOWN }).offset, 500);
+        assert_eq!(choose(Known { committed: Some((500, "B")), is_verified: true, ..KNOWN }).offset, 5, "the commit is of another topic");
     }
 }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::{COMMIT_TIMEOUT, ConsumerError, Session};
-use crate::kafka::RewindError;
+use super::{COMMIT_TIMEOUT, ConsumerError, Move, Session};
+use crate::kafka::{RewindError, ffi};
 use crate::mutants;
 use crate::topic::TopicPartition;
 
@@ -48,7 +48,7 @@ impl Session<'_> {
         partition.unreadable = None;
         self.changed = true;
         info!(topic = %key.topic, partition = key.partition, from = before, to = offset, "partition moved, and its commits with it");
-        self.reposition(key, offset)?;
+        self.reposition(key, offset, Move::Seek)?;
         Ok(Ok(before))
     }
 
@@ -61,6 +61,7 @@ impl Session<'_> {
         if let Some(topic_id) = &partition.topic_id {
             element.set_metadata(topic_id);
         }
+        ffi::set_leader_epochs(&mut offsets, &[partition.leader_epochs.below(offset)]);
         self.commits.send(&offsets).map_err(|code| refused(code.to_string()))?;
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         loop {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::coordinator::{Refusal, Request};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::{Damage, try_committed_watch};
-use crate::harness::producer::{Producer, Record};
+use crate::harness::producer::{Ledger, Producer, Record};
 use crate::harness::wait::try_wait_until;
 use crate::run::{CANARY, CAUGHT_UP, Ending, Load, Row, Run, SOON, Setup, Topic, both, let_pass, rows, send};
 
@@ -19,12 +19,9 @@ pub(super) const ROWS: &[Row] = &[
     Row { number: 24, name: "KIP-848, and the coordinator is silent for longer than a session", is_quick: false, run: coordinator_silent },
     Row { number: 31, name: "the password is changed, access to a topic and to the group is taken away", is_quick: false, run: access_lost },
     Row { number: 32, name: "record batches on the broker's disk are damaged", is_quick: true, run: damaged },
-    Row {
-        number: 34,
-        name: "logs come back shorter than they were, as after an unclean election, and grow again once that is noticed",
-        is_quick: true,
-        run: cut_off,
-    },
+    Row { number: 34, name: "logs come back shorter than they were, as after an unclean election, and grow again", is_quick: true, run: cut_off },
+    Row { number: 34, name: "logs are cut off and grow past the commits again while nobody looks", is_quick: true, run: cut_off_unseen },
+    Row { number: 34, name: "logs are cut off below records that still wait for the sink", is_quick: false, run: cut_off_unsettled },
 ];
 
 /// How long each outage of row 16 lasts: long enough for every backoff of ours and of librdkafka to have reached its longest pause.
@@ -240,30 +237,90 @@ fn coordinator_silent(run: &mut Run<'_>) {
     run.finish_load(drover, &setup, &topic, load);
 }
 
+/// A member that stays meets the log when it has grown again.
 fn cut_off(run: &mut Run<'_>) {
     let topic = run.topic("main", 3);
-    // Long enough for the member to stay one: librdkafka compares its position with a new leader's history, and nobody does so with a commit.
+    // Long enough for the member to stay one.
     let setup = Setup { session_ms: Some(120_000), ..Setup::new(run, &[&topic]) };
     let drover = run.start(&setup);
     run.observe(&setup.group, &topic);
-    let producer = Producer::new(&run.servers.kafka);
-    for part in 0..20 {
-        send(&producer, &mut run.rng, &topic.name, 3, part * 300..(part + 1) * 300);
-        producer.flush();
-    }
-    run.wait_committed("I7", &setup.group, &topic);
-    run.allow_going_back();
-    run.servers.kafka.stop();
-    run.wait_reason(&drover, &topic, "kafka_unreachable");
-    // Of 2,000 records each: one partition gets more anew than it had, one less, one has lost nothing.
-    let ends = [0, 1].map(|partition| run.servers.kafka.cut_off(&topic.name, partition, run.rng.random_range(1_500..1_900)));
-    run.servers.kafka.start_again();
-    // Before new records are there: a member whose position they have passed by then, or that begins at a commit which they have passed, is not told of it by anybody.
+    let producer = settled(run, &setup, &topic, 0..20);
+    let ends = cut_while_stopped(run, &topic, |run| run.wait_reason(&drover, &topic, "kafka_unreachable"));
+    let ledger = grown_again(run, &topic, producer.ledger(), ends, GROWN);
+    finish_anew(run, drover, &setup, &topic, &ledger);
+}
+
+/// The instance is gone when the log is cut off, and back when the log has grown past what was committed.
+fn cut_off_unseen(run: &mut Run<'_>) {
+    let topic = run.topic("unseen", 3);
+    let setup = Setup::new(run, &[&topic]);
+    let mut drover = run.start(&setup);
+    run.observe(&setup.group, &topic);
+    let producer = settled(run, &setup, &topic, 0..20);
+    let ends = cut_while_stopped(run, &topic, |run| run.kill(&mut drover));
+    let ledger = grown_again(run, &topic, producer.ledger(), ends, GROWN);
+    drover.restart();
+    finish_anew(run, drover, &setup, &topic, &ledger);
+}
+
+/// Half of the records are settled, the others have been taken and the index refuses them, when the log is cut off in the middle of those.
+fn cut_off_unsettled(run: &mut Run<'_>) {
+    let topic = run.topic("unsettled", 3);
+    let setup = Setup { session_ms: Some(120_000), ..Setup::new(run, &[&topic]) };
+    let mut drover = run.start(&setup);
+    run.observe(&setup.group, &topic);
+    let first = settled(run, &setup, &topic, 0..10);
+    run.servers.elasticsearch.put_settings(&topic.name, &json!({"index.blocks.write": true}));
+    // It finds them all at once, in chunks that are few enough to be taken without waiting for the sink.
+    drover.pause();
+    let second = produced(run, &topic, 10..20);
+    drover.resume();
+    run.wait_reason(&drover, &topic, "index_blocked");
+    let ends = cut_while_stopped(run, &topic, |run| {
+        run.wait("I10", "the outage is noticed", SOON, || drover.log().contains("kafka is in trouble").then_some(()));
+    });
     run.wait("I10", "both logs that were cut off are noticed", CAUGHT_UP, || {
         (drover.log().matches("kafka's log was cut off").count() >= 2).then_some(())
     });
+    let old = both(first.ledger(), second.ledger());
+    // Longer than what was cut off, since nobody can say whether that reached the index first.
+    let ledger = grown_again(run, &topic, old, ends, [1_000, 600, 100]);
+    run.servers.elasticsearch.put_settings(&topic.name, &json!({"index.blocks.write": null}));
+    finish_anew(run, drover, &setup, &topic, &ledger);
+}
+
+/// A hundred records for each of three partitions and each part, in batches of their own.
+fn produced(run: &mut Run<'_>, topic: &Topic, parts: std::ops::Range<i32>) -> Producer {
+    let producer = Producer::new(&run.servers.kafka);
+    for part in parts {
+        send(&producer, &mut run.rng, &topic.name, 3, part * 300..(part + 1) * 300);
+        producer.flush();
+    }
+    producer
+}
+
+fn settled(run: &mut Run<'_>, setup: &Setup, topic: &Topic, parts: std::ops::Range<i32>) -> Producer {
+    let producer = produced(run, topic, parts);
+    run.wait_committed("I7", &setup.group, topic);
+    producer
+}
+
+/// With the broker stopped, two of the logs, of 2,000 records each, lose their last hundreds. Answers where they end now.
+fn cut_while_stopped(run: &mut Run<'_>, topic: &Topic, while_stopped: impl FnOnce(&mut Run<'_>)) -> [i64; 2] {
+    run.allow_going_back();
+    run.servers.kafka.stop();
+    while_stopped(run);
+    let ends = [0, 1].map(|partition| run.servers.kafka.cut_off(&topic.name, partition, run.rng.random_range(1_500..1_900)));
+    run.servers.kafka.start_again();
+    ends
+}
+
+/// How many records each partition gets anew: one more than it had, one fewer; the last has lost nothing.
+const GROWN: [i64; 3] = [1_000, 50, 100];
+
+/// The ledger of what must be there.
+fn grown_again(run: &mut Run<'_>, topic: &Topic, mut ledger: Ledger, ends: [i64; 2], anew: [i64; 3]) -> Ledger {
     let successor = Producer::new(&run.servers.kafka);
-    let anew = [1_000, 50, 100];
     for (partition, records) in (0..).zip(anew) {
         for number in 0..records {
             let value = format!(r#"{{"number":{number},"text":"after the election"}}"#);
@@ -272,13 +329,17 @@ fn cut_off(run: &mut Run<'_>) {
     }
     successor.flush();
     // What has another record in its place is gone; what has none stays as it was indexed.
-    let mut ledger = producer.ledger();
     for (partition, (end, records)) in (0..).zip(ends.into_iter().zip(anew)) {
         ledger.acked.retain(|acked| acked.partition != partition || !(end..end + records).contains(&acked.offset));
     }
-    let ledger = both(ledger, successor.ledger());
-    run.wait_committed("I7", &setup.group, &topic);
-    run.finish(drover, &Ending { group: &setup.group, topics: &[&topic], ledger: &ledger, restarts: 0..=0 });
+    both(ledger, successor.ledger())
+}
+
+fn finish_anew(run: &mut Run<'_>, drover: Drover, setup: &Setup, topic: &Topic, ledger: &Ledger) {
+    run.wait_committed("I7", &setup.group, topic);
+    let told = drover.log().matches("kafka's log was cut off").count();
+    run.claim("I10", told >= 2, || format!("two logs were cut off, and {told} lines of log say so"));
+    run.finish(drover, &Ending { group: &setup.group, topics: &[topic], ledger, restarts: 0..=0 });
 }
 
 /// Whether the task says that it stands before this offset, and why.

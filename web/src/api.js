@@ -1,5 +1,7 @@
 // Requests to drover's API. Lists are asked for with the tag of the last answer, so that an unchanged list costs nothing; every failure is one Failure.
 
+import { jsonLines } from './lines.js';
+
 const TIMEOUT_MS = 15_000;
 
 /** Why a request did not succeed. `code` is the problem's code, or `unreachable` or `malformed`. */
@@ -44,6 +46,28 @@ function parse(text) {
     return JSON.parse(text);
   } catch {
     return undefined;
+  }
+}
+
+/** Lines of the stream of changes, without the numbers of topics, until the server or the signal ends it. */
+export async function* streamLines(signal) {
+  try {
+    const answer = await fetch('/api/v1/stream?kinds=task,event', { headers: { accept: 'application/x-ndjson' }, cache: 'no-store', signal });
+    if (!answer.ok) throw new Failure('malformed', `HTTP ${answer.status}`, answer.status);
+    yield* jsonLines(pieces(answer.body.pipeThrough(new TextDecoderStream())));
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('unreachable', '');
+  }
+}
+
+// Not every browser iterates over a stream itself.
+async function* pieces(stream) {
+  const reader = stream.getReader();
+  try {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+  } finally {
+    reader.releaseLock();
   }
 }
 

@@ -2,8 +2,11 @@
 
 import * as api from './api.js';
 import { read, write } from './settings.js';
+import { follow } from './stream.js';
 
 const LONGEST_WAIT_MS = 15_000;
+/** What changes together is read together. */
+const GATHERING_MS = 250;
 
 export const state = {
   /** @type {object[] | null} topics as the API lists them; null before the first answer */
@@ -80,7 +83,7 @@ export function chooseInterval(milliseconds) {
   refresh();
 }
 
-// The loop: an attempt, then a pause that begins after its answers; nothing is asked for while the page is hidden or its reader wants to look at it in peace.
+// The loop: an attempt, then a pause that begins after its answers or ends early when the stream tells of a change; nothing is asked for while the page is hidden or its reader wants to look at it in peace.
 
 let timer = null;
 let running = null;
@@ -107,8 +110,30 @@ async function run() {
   }
 }
 
+let following = null;
+let changed = null;
+
+/** Follows the stream while somebody looks. */
+function listen() {
+  const isWatched = !document.hidden && state.interval !== 0;
+  if (isWatched && following === null) {
+    following = new AbortController();
+    follow(() => { changed ??= setTimeout(readChange, GATHERING_MS); }, following.signal);
+  }
+  if (!isWatched && following !== null) {
+    following.abort();
+    following = null;
+  }
+}
+
+function readChange() {
+  changed = null;
+  if (following !== null) refresh();
+}
+
 function plan() {
   clearTimeout(timer);
+  listen();
   if (document.hidden || state.interval === 0) {
     update({ nextAt: null });
     return;

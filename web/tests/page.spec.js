@@ -96,6 +96,24 @@ test.describe('staying current', () => {
     await expect(row(page, 'orders')).toContainText('98,765');
   });
 
+  test('a task that fails shows at once, however seldom the numbers are read', async ({ page, fixture }) => {
+    await open(page, fixture);
+    await page.getByLabel('Update').selectOption('15000');
+    await expect.poll(() => fixture.streams.size).toBe(1);
+    fixture.topic('orders').status = { ...fixture.topic('orders').status, restarts_total: 77_123 };
+    fixture.tell('task');
+    await expect(row(page, 'orders')).toContainText('77,123', { timeout: 5000 });
+  });
+
+  test('a stream that ended is opened again, and what happened meanwhile is read', async ({ page, fixture }) => {
+    await open(page, fixture);
+    await page.getByLabel('Update').selectOption('15000');
+    await expect.poll(() => fixture.streams.size).toBe(1);
+    fixture.endStreams();
+    fixture.topic('orders').status = { ...fixture.topic('orders').status, restarts_total: 77_124 };
+    await expect(row(page, 'orders')).toContainText('77,124', { timeout: 8000 });
+  });
+
   test('a slow server is not asked again before it has answered', async ({ page, fixture }) => {
     await open(page, fixture);
     fixture.delay = 3000;

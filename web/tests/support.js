@@ -7,7 +7,7 @@ import { Fixture } from './fixture/server.js';
 export { expect };
 
 /** What the browser itself logs for an answer that is an error; each test says which it provokes. */
-const REFUSED = /^Failed to load resource: (the server responded with a status of (401|403|404|409|412|422|500|503)|net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE))/;
+const REFUSED = /^Failed to load resource: (the server responded with a status of (401|403|404|409|412|422|500|503)|net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING))/;
 
 /** Watches a page: console errors, exceptions, CSP violations, requests to another origin. */
 export async function watch(page, { mayBeRefused = false } = {}) {

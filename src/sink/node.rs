@@ -123,7 +123,7 @@ impl Node {
             Compression::Off => Body::wrap(Pieces::new(body)),
             Compression::Gzip => {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                match gzip(&body).await {
+                match gzip(body).await {
                     Ok(compressed) => Body::from(compressed),
                     Err(error) => return Exchange::Broken(format!("a body cannot be compressed: {error}")),
                 }
@@ -254,16 +254,15 @@ impl hyper::body::Body for Pieces {
     }
 }
 
-/// Compresses at level 1, in pieces: in one, it would keep the other requests waiting for tens of milliseconds.
-async fn gzip(body: &[Bytes]) -> std::io::Result<Bytes> {
-    const PIECE: usize = 256 << 10;
-    let length: usize = body.iter().map(Bytes::len).sum();
-    let mut encoder = GzEncoder::new(Vec::with_capacity(length / 4), flate2::Compression::fast());
-    for piece in body.iter().flat_map(|bytes| bytes.chunks(PIECE)) {
-        encoder.write_all(piece)?;
-        tokio::task::yield_now().await;
-    }
-    encoder.finish().map(Bytes::from)
+/// Compresses at level 1, on a thread where that may take its time: 8 MiB take tens of milliseconds, in which a thread of the runtime would answer nobody. The buffers are given back when it is done, also when nobody waits any more.
+async fn gzip(body: Vec<Bytes>) -> std::io::Result<Bytes> {
+    let compress = move || {
+        let length: usize = body.iter().map(Bytes::len).sum();
+        let mut encoder = GzEncoder::new(Vec::with_capacity(length / 4), flate2::Compression::fast());
+        body.iter().try_for_each(|piece| encoder.write_all(piece))?;
+        encoder.finish().map(Bytes::from)
+    };
+    tokio::task::spawn_blocking(compress).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// The text of the last cause: the ones around it only say that a request failed.

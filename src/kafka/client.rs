@@ -61,9 +61,6 @@ pub(super) fn consumer(config: &KafkaConfig, prefetch_bytes: u64) -> ClientConfi
         // With a small queue the default of a second stalls partitions for a second at a time.
         client.set("fetch.queue.backoff.ms", "1");
     }
-    if !is_set("fetch.wait.max.ms") {
-        client.set("fetch.wait.max.ms", "100");
-    }
     client
         .set("group.id", &config.group_id)
         .set("enable.auto.commit", "false")

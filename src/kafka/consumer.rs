@@ -708,7 +708,12 @@ impl<'a> Session<'a> {
         let mut blocked = 0;
         let mut to_pause = Vec::new();
         let mut to_resume = Vec::new();
+        let mut to_verify = Vec::new();
         for (key, partition) in &mut self.partitions {
+            // Opening a closed partition moves it, which verifies it.
+            if partition.verify_at.is_some_and(|at| at <= now) && !partition.closed {
+                to_verify.push(key.clone());
+            }
             if partition.is_blocked() {
                 partition.deliver();
             }
@@ -736,7 +741,7 @@ impl<'a> Session<'a> {
         for (key, position) in to_resume {
             self.reposition(&key, position, Move::Seek)?;
         }
-        self.verify(now)?;
+        self.verify(&to_verify)?;
         for key in std::mem::take(&mut self.out_of_range) {
             self.move_into_range(&key)?;
         }
@@ -816,6 +821,7 @@ impl<'a> Session<'a> {
         let lows = self.offsets(&keys, Offset::Beginning)?;
         let highs = self.offsets(&keys, Offset::End)?;
         let mut assignment = TopicPartitionList::with_capacity(keys.len());
+        let mut to_verify = Vec::new();
         for key in keys {
             let plan = self.subscribed.get(&key.topic).cloned();
             let topic_id = plan.as_ref().and_then(|plan| plan.topic_id.clone());
@@ -865,12 +871,13 @@ impl<'a> Session<'a> {
             if start.committed == Some(start.offset) && leader_epoch != NO_LEADER_EPOCH {
                 partition.leader_epochs.note(start.offset - 1, leader_epoch);
                 partition.verify_at = Some(Instant::now());
+                to_verify.push(key.clone());
             }
             self.partitions.insert(key, partition);
         }
         // An empty list must be answered too.
         self.queue.assign(&assignment).map_err(|source| ConsumerError::Call { what: "assign partitions", source })?;
-        self.verify(Instant::now())?;
+        self.verify(&to_verify)?;
         self.publish();
         Ok(())
     }

@@ -34,7 +34,7 @@ use crate::supervisor::{Care, Progress as _, TaskContext, TaskError};
 use crate::topic::{OnReject, TopicPartition};
 
 /// Segments past the watermark.
-const MOST_SEGMENTS: usize = 8;
+const MOST_SEGMENTS: usize = 64;
 /// Bytes past the watermark.
 const MOST_BYTES: u64 = 32 << 20;
 /// The first and the longest pause between two probes of a parked index, and between two tries at the dead-letter store.

@@ -70,12 +70,9 @@ impl LeaderEpochs {
 }
 
 impl Session<'_> {
-    /// Has the broker compare its log with what is behind the position, for every partition that waits for that.
-    pub(super) fn verify(&mut self, now: Instant) -> Result<(), ConsumerError> {
-        // Opening a closed partition moves it, which is enough.
-        let due = self.partitions.iter().filter(|(_, partition)| partition.verify_at.is_some_and(|at| at <= now) && !partition.closed);
-        let due: Vec<TopicPartition> = due.map(|(key, _)| key.clone()).collect();
-        for keys in due.chunks(VERIFIED_AT_ONCE) {
+    /// Has the broker compare its log with what is behind the position, for each of these partitions.
+    pub(super) fn verify(&mut self, keys: &[TopicPartition]) -> Result<(), ConsumerError> {
+        for keys in keys.chunks(VERIFIED_AT_ONCE) {
             let positions: Vec<(&TopicPartition, i64)> = keys.iter().filter_map(|key| Some((key, self.partitions.get(key)?.position))).collect();
             let is_sought = self.seek(&positions)?;
             for ((key, _), is_sought) in positions.iter().zip(is_sought) {

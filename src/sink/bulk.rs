@@ -105,6 +105,13 @@ impl Batch {
         self.parts.iter().map(|part| part.body.clone()).collect()
     }
 
+    /// Takes in the items of another batch, behind its own. It has been tried as often as the one that was tried more.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.attempts = self.attempts.max(other.attempts);
+        self.resent &= other.resent;
+        self.parts.extend(other.parts);
+    }
+
     /// Some of its parts, as a batch of its own.
     fn of_parts(&self, id: u64, parts: Vec<Part>) -> Self {
         Self { id, parts, attempts: 0, resent: self.resent }

@@ -15,6 +15,7 @@
 //! | no answer | the node is left alone for a while; the next one gets the batch at once; without any, it waits |
 //! | 429, 500 to 599, no answer to this request (a page, a cut answer), while another node is well | the node is left alone for a while; the next one gets the batch at once |
 //! | 429, 502, 503, 504 of all nodes | the batch waits, and fewer requests are sent |
+//! | 429 for all of its items | the batch joins others that wait for that, and fewer requests are sent |
 //! | 413 | halved, down to the single item that is too large; later bodies are smaller until that size is accepted for a while; below 64 KiB: unknown error |
 //! | 400 | halved, down to the culprit |
 //! | 401, 403 | the batch waits longer; nothing is parked or given up |
@@ -190,6 +191,8 @@ enum Hold {
     Outage,
     /// The sink refuses everything.
     Pressure,
+    /// The sink had no room for its items; others may find some.
+    Crowded,
     /// Something about its own items; others go on.
     Own,
 }
@@ -277,7 +280,7 @@ impl<'a> Life<'a> {
 
     /// Whether the queue is read: not while batches that nothing of their own keeps back already wait for every slot.
     fn takes_more(&self) -> bool {
-        let held = self.waiting.iter().filter(|waiting| waiting.hold != Hold::Own).count();
+        let held = self.waiting.iter().filter(|waiting| matches!(waiting.hold, Hold::Outage | Hold::Pressure)).count();
         self.ready.len() + held < self.sink.in_flight
     }
 
@@ -550,7 +553,24 @@ impl<'a> Life<'a> {
         debug!(error = %answer::for_people(&again.message), items = batch.len(), "items have to be sent again");
         self.troubles.batch(id, again.code(), &again.message, now);
         self.count_resent(&mut batch);
-        self.wait(batch, Hold::Own, self.sink.tuning.retry, now);
+        if again.under_pressure && !progress {
+            self.wait_for_room(batch, now);
+        } else {
+            self.wait(batch, Hold::Own, self.sink.tuning.retry, now);
+        }
+    }
+
+    /// All of the batch was refused for pressure. It joins what waits for the same reason, as far as one body holds that: a server without room is not asked more often because many small batches wait.
+    fn wait_for_room(&mut self, batch: Batch, now: Instant) {
+        let most = self.body_size.limit();
+        let joined = self.waiting.iter_mut().find(|waiting| waiting.hold == Hold::Crowded && waiting.batch.bytes() + batch.bytes() <= most);
+        match joined {
+            Some(waiting) => {
+                self.troubles.batch_ended(batch.id);
+                waiting.batch.join(batch);
+            }
+            None => self.wait(batch, Hold::Crowded, self.sink.tuning.retry, now),
+        }
     }
 
     /// A whole request was refused. `remedy` is what helps if the reason is unknown.
@@ -950,6 +970,32 @@ mod tests {
         let sent: Vec<usize> = server.seen().iter().map(|request| request.items.len()).collect();
         assert_eq!(sent, [4, 2, 2]);
         assert_eq!(server.seen()[2].items[1].id, "1:3");
+        assert!(server.documents().values().all(|document| document.writes == 1));
+        bench.end().await;
+    }
+
+    #[tokio::test]
+    async fn many_small_batches_that_find_no_room_come_back_together() {
+        const BATCHES: u64 = 8;
+        let server = StubServer::start().await;
+        let met = std::sync::Mutex::new(std::collections::BTreeSet::new());
+        server.script(move |request| {
+            let mut met = met.lock().unwrap();
+            met.extend(request.items.iter().map(|item| item.id.clone()));
+            match met.len() < BATCHES as usize {
+                true => Answer::item_error("", 429, "es_rejected_execution_exception", "queue full"),
+                false => Answer::Normal,
+            }
+        });
+        let mut bench = Bench::against(&server);
+        for ticket in 1..=BATCHES {
+            bench.submit_alone(ticket, "a", &["busy"]).await;
+        }
+        let outcomes = bench.outcomes(BATCHES as usize).await;
+        assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Settled { rejected, .. } if rejected.is_empty())), "{outcomes:?}");
+        assert_eq!(server.document_count(), BATCHES as usize);
+        let largest = server.seen().iter().map(|request| request.items.len()).max();
+        assert!(largest > Some(1), "each was sent again alone");
         assert!(server.documents().values().all(|document| document.writes == 1));
         bench.end().await;
     }

@@ -122,6 +122,7 @@ fn storm_of_429(run: &mut Run<'_>) {
     run.endure(&drover, &topic, STORM);
     let asked = gate.requests() - before;
     gate.pass();
+    println!("    {asked} requests in the storm");
     run.claim("I7", asked <= MOST_REQUESTS_IN_STORM, || format!("{asked} requests in a minute of nothing but 429"));
     let afterwards = assignments(&drover);
     run.claim("I7", assigned.is_some() && assigned == afterwards, || {

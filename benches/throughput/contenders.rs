@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::data::{Filled, PARTITIONS};
+use crate::data::Filled;
 use crate::endpoint::{Content, Endpoint};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::Kafka;
@@ -202,7 +202,7 @@ topics:
 fn run_rung(run: &Run<'_>, rung: &str) -> Outcome {
     let folder = RunFolder::new("rung", User::Same);
     let mut command = Command::new(std::env::current_exe().expect("our own path"));
-    let (partitions, records) = (PARTITIONS.to_string(), run.filled.records.to_string());
+    let (partitions, records) = (run.filled.set.partitions.to_string(), run.filled.records.to_string());
     command.args(["rung", rung, &run.kafka.bootstrap(), run.filled.set.topic, &partitions, &records, &run.endpoint.address()]);
     let mut process = Process::start(&folder, "rung", command);
     let mut threads = 0;

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::checksum;
 use crate::harness::kafka::Kafka;
 
-/// Partitions of every topic but those of the table of many tasks.
+/// Partitions of every topic but those of the tables of memory and of many tasks.
 pub const PARTITIONS: i32 = 12;
 
 /// What a record looks like.
@@ -36,20 +36,35 @@ pub struct DataSet {
     pub codec: &'static str,
     /// Records of a whole run.
     pub records: u64,
+    /// Its partitions.
+    pub partitions: i32,
 }
 
 /// The main table's.
-pub const JSON_300: DataSet =
-    DataSet { topic: "json-300-lz4", name: "300 B JSON, lz4", shape: Shape::Json, bytes: 300, codec: "lz4", records: 3_000_000 };
+pub const JSON_300: DataSet = DataSet {
+    topic: "json-300-lz4",
+    name: "300 B JSON, lz4",
+    shape: Shape::Json,
+    bytes: 300,
+    codec: "lz4",
+    records: 6_000_000,
+    partitions: PARTITIONS,
+};
 /// As the main table's, but larger records.
-pub const JSON_1024: DataSet =
-    DataSet { topic: "json-1024-lz4", name: "1 KiB JSON, lz4", shape: Shape::Json, bytes: 1024, codec: "lz4", records: 1_500_000 };
+pub const JSON_1024: DataSet = DataSet { topic: "json-1024-lz4", name: "1 KiB JSON, lz4", bytes: 1024, records: 2_000_000, ..JSON_300 };
 /// As the main table's, but not compressed.
 pub const JSON_300_NONE: DataSet = DataSet { topic: "json-300-none", name: "300 B JSON, uncompressed", codec: "none", ..JSON_300 };
 /// As the main table's, but compressed by zstd.
 pub const JSON_300_ZSTD: DataSet = DataSet { topic: "json-300-zstd", name: "300 B JSON, zstd", codec: "zstd", ..JSON_300 };
 /// Text, which drover wraps into an object.
 pub const TEXT_200: DataSet = DataSet { topic: "text-200-lz4", name: "200 B text, lz4", shape: Shape::Text, bytes: 200, ..JSON_300 };
+
+/// For memory: a lag of five million records.
+pub const LAG_OF_1: DataSet = DataSet { topic: "lag-1", name: "5 million in 1 partition", records: 5_000_000, partitions: 1, ..JSON_300 };
+/// The same in more partitions.
+pub const LAG_OF_12: DataSet = DataSet { topic: "lag-12", name: "5 million in 12 partitions", partitions: 12, ..LAG_OF_1 };
+/// The same in many.
+pub const LAG_OF_1000: DataSet = DataSet { topic: "lag-1000", name: "5 million in 1,000 partitions", partitions: 1_000, ..LAG_OF_1 };
 
 /// A filled topic.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +79,7 @@ pub struct Filled {
 
 /// Creates the topic and produces `records` records evenly over its partitions, in batches of up to 1 MB, as a well-behaved producer does.
 pub fn fill(kafka: &Kafka, set: DataSet, records: u64) -> Filled {
-    kafka.create_topic(set.topic, PARTITIONS);
+    kafka.create_topic(set.topic, set.partitions);
     let mut config = kafka.client();
     config.set("compression.type", set.codec).set("linger.ms", "100").set("batch.size", "1000000").set("batch.num.messages", "100000");
     config.set("queue.buffering.max.messages", "1000000").set("queue.buffering.max.kbytes", "524288");
@@ -75,7 +90,7 @@ pub fn fill(kafka: &Kafka, set: DataSet, records: u64) -> Filled {
     for number in 0..records {
         write_record(&mut record, number, set);
         sum = sum.wrapping_add(checksum::of(&record));
-        send(&producer, set.topic, partition_of(number), &record);
+        send(&producer, set.topic, partition_among(set.partitions, number), &record);
         if number % 10_000 == 0 {
             producer.poll(Duration::ZERO);
         }
@@ -87,9 +102,13 @@ pub fn fill(kafka: &Kafka, set: DataSet, records: u64) -> Filled {
     Filled { set, records, checksum: sum }
 }
 
-/// The partition of a record.
+/// The partition of a record of a topic with [`PARTITIONS`].
 pub fn partition_of(number: u64) -> i32 {
-    i32::try_from(number % PARTITIONS.unsigned_abs() as u64).expect("a partition")
+    partition_among(PARTITIONS, number)
+}
+
+fn partition_among(partitions: i32, number: u64) -> i32 {
+    i32::try_from(number % u64::from(partitions.unsigned_abs())).expect("a partition")
 }
 
 /// Hands one record over, and waits while the producer's queue is full.

@@ -26,10 +26,15 @@ enum Target {
     Cpu(f64),
     /// The same, and at least this share of its rate.
     CpuAndRate(f64, f64),
+    /// At most so many MiB in every round.
+    Peak(f64),
 }
 
 /// What drover must stay within where it passes records through.
 const PASS_THROUGH: Target = Target::CpuAndRate(1.0 / 0.9, 0.9);
+/// What it must stay within beside its `limits.memory` of 256 MiB, in MiB, where there are few partitions and where there are a thousand.
+const BESIDE_LIMIT: Target = Target::Peak(256.0 + 100.0);
+const BESIDE_LIMIT_OF_1000: Target = Target::Peak(256.0 + 256.0);
 /// What it must stay within where it writes a new document around each record.
 const WRAPPED: Target = Target::Cpu(1.3);
 
@@ -92,6 +97,15 @@ fn usual() -> Vec<Ladder> {
             name: "gzip",
             cases: vec![reference(main), json(main), case(main, drover("drover, json, gzip", "json", "gzip"), Target::None)],
             notes: "The endpoint unpacks on the same machine, in the same time. CPU is what gzip costs; the rate would differ where the network is the limit.".to_owned(),
+        },
+        Ladder {
+            name: "memory",
+            cases: vec![
+                case(data::LAG_OF_1, DROVER_JSON, BESIDE_LIMIT),
+                case(data::LAG_OF_12, DROVER_JSON, BESIDE_LIMIT),
+                case(data::LAG_OF_1000, DROVER_JSON, BESIDE_LIMIT_OF_1000),
+            ],
+            notes: "300 B JSON, lz4. `limits.memory` is the default, 256 MiB: the peak may be 100 MiB more, and 256 MiB more with 1,000 partitions.".to_owned(),
         },
     ]
 }
@@ -193,7 +207,7 @@ fn section(ladder: &Ladder, outcomes: &[Vec<Outcome>], options: &Options) -> Sec
             spread(rounds, |outcome| outcome.threads as f64).text(0),
             ratios.map_or("–".to_owned(), |(rate, _)| rate.text(2)),
             ratios.map_or("–".to_owned(), |(_, cpu)| cpu.text(2)),
-            ratios.map_or(String::new(), |(rate, cpu)| verdict(case.target, is_judged.then_some((rate.median, cpu.median)))),
+            verdict(case.target, is_judged.then(|| Measured { ratios: ratios.map(|(rate, cpu)| (rate.median, cpu.median)), peak: peaks.highest })),
             of_sent(per_record),
             of_sent(per_request),
             format!("{:.2}", spread(rounds, |outcome| outcome.broker_cpu_seconds / outcome.millions()).median),
@@ -213,11 +227,12 @@ fn section(ladder: &Ladder, outcomes: &[Vec<Outcome>], options: &Options) -> Sec
         (Some(fewest), _) => fewest.clone(),
         _ => String::new(),
     };
-    let notes = format!(
-        "Medians, in brackets lowest and highest of {rounds} rounds over {records} records in {} partitions. {}",
-        data::PARTITIONS,
-        ladder.notes
-    );
+    let partitions = if several_sets && ladder.cases.iter().any(|case| case.set.partitions != data::PARTITIONS) {
+        String::new()
+    } else {
+        format!(" in {} partitions", data::PARTITIONS)
+    };
+    let notes = format!("Medians, in brackets lowest and highest of {rounds} rounds over {records} records{partitions}. {}", ladder.notes);
     Section { name: ladder.name, table, notes: notes.trim_end().to_owned(), panels: vec![cpu, rate, peak], foreign }
 }
 
@@ -240,19 +255,29 @@ fn ratios(ladder: &Ladder, outcomes: &[Vec<Outcome>], case: &Case, rounds: &[Out
     Some((rate, cpu))
 }
 
-/// The target, and whether it is met by these ratios of rate and CPU; `None` where a figure says nothing.
-fn verdict(target: Target, measured: Option<(f64, f64)>) -> String {
+/// What a target is compared with.
+struct Measured {
+    /// Rate and CPU divided by R2's, where R2 read the same data.
+    ratios: Option<(f64, f64)>,
+    /// The highest peak of all rounds, in MiB.
+    peak: f64,
+}
+
+/// The target, and whether it is met; `None` where a figure says nothing.
+fn verdict(target: Target, measured: Option<Measured>) -> String {
     let word = |is_met: Option<bool>| match is_met {
         Some(true) => ": met",
         Some(false) => ": **missed**",
         None => "",
     };
+    let ratios = measured.as_ref().and_then(|measured| measured.ratios);
     match target {
         Target::None => String::new(),
-        Target::Cpu(most) => format!("CPU ≤ {most:.2}{}", word(measured.map(|(_, cpu)| cpu <= most))),
+        Target::Cpu(most) => format!("CPU ≤ {most:.2}{}", word(ratios.map(|(_, cpu)| cpu <= most))),
         Target::CpuAndRate(most, least) => {
-            let (cpu, rate) = (word(measured.map(|(_, cpu)| cpu <= most)), word(measured.map(|(rate, _)| rate >= least)));
+            let (cpu, rate) = (word(ratios.map(|(_, cpu)| cpu <= most)), word(ratios.map(|(rate, _)| rate >= least)));
             format!("CPU ≤ {most:.2}{cpu}, rate ≥ {least:.2}{rate}")
         }
+        Target::Peak(most) => format!("peak ≤ {most:.0}{}", word(measured.map(|measured| measured.peak <= most))),
     }
 }

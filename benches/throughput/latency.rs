@@ -63,7 +63,8 @@ pub fn run(options: &Options, kafka: &Kafka, endpoint: &Endpoint) {
     report::publish(&Section { name: "latency", table, notes: notes.to_owned(), panels: vec![panel], foreign }, options);
 }
 
-fn quantile(values: &[f64], share: f64) -> f64 {
+/// The value that this share of the values does not pass.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let position = (share * (sorted.len() - 1) as f64).round() as usize;

@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 /// Tables of `make bench`, in their order.
-pub const USUAL: [&str; 7] = ["main", "sizes", "compression", "formats", "gzip", "latency", "restart"];
+pub const USUAL: [&str; 8] = ["main", "sizes", "compression", "formats", "gzip", "memory", "latency", "restart"];
 /// Tables that are run when they are named.
 pub const OTHERS: [&str; 2] = ["tasks", "peers"];
 

@@ -15,6 +15,7 @@ use crate::endpoint::{Content, Endpoint};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::Kafka;
 use crate::harness::wait::wait_until;
+use crate::latency::quantile;
 use crate::machine::{self, Busy};
 use crate::options::Options;
 use crate::plot::{Bar, Panel};
@@ -30,6 +31,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 const RUNNING_WITHIN: Duration = Duration::from_secs(600);
 /// Looking is work for the program too: a page of metrics names every partition.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Requests of each kind, one after the other, each on a connection of its own.
+const REQUESTS: usize = 300;
 
 /// What was measured at one size.
 struct Row {
@@ -43,6 +46,10 @@ struct Row {
     add: f64,
     remove: f64,
     touched: usize,
+    /// Seconds of each answer, in no order.
+    lists: Vec<f64>,
+    unchanged: Vec<f64>,
+    livez: Vec<f64>,
     foreign: f64,
 }
 
@@ -122,6 +129,8 @@ fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_
 
     let lives = lives(&drover);
     assert_eq!(lives.len(), tasks, "the list of tasks is complete");
+    let (lists, unchanged, livez) =
+        (seconds_of(|| list(&drover)), unchanged(&drover), seconds_of(|| assert_eq!(drover.get_text("/livez").trim(), "ok")));
     let topic = name(spare);
     let add = change(&mut drover, tasks + PARTITIONS_OF_A_TOPIC as usize, |drover| {
         let answer = drover.put(&format!("/api/v1/topics/{topic}"), &json!({"format": "json"}));
@@ -134,7 +143,39 @@ fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_
     let after = self::lives(&drover);
     let touched = lives.iter().filter(|(task, life)| after.get(*task) != Some(*life)).count();
     let peak = drover.peak_resident_bytes();
-    Row { tasks, start_seconds, start_cpu, threads, resident, peak, idle_cpu, add, remove, touched, foreign }
+    Row { tasks, start_seconds, start_cpu, threads, resident, peak, idle_cpu, add, remove, touched, lists, unchanged, livez, foreign }
+}
+
+const LIST: &str = "/api/v1/tasks?limit=1000";
+
+fn list(drover: &Drover) {
+    let answer = drover.request("GET", LIST, &[], None);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn seconds_of(mut ask: impl FnMut()) -> Vec<f64> {
+    let timed = |_| {
+        let started = Instant::now();
+        ask();
+        started.elapsed().as_secs_f64()
+    };
+    (0..REQUESTS).map(timed).collect()
+}
+
+/// Of those questions with the tag of the last answer that were answered with 304.
+fn unchanged(drover: &Drover) -> Vec<f64> {
+    let mut tag = String::new();
+    let mut seconds = Vec::new();
+    for _ in 0..2 * REQUESTS {
+        let started = Instant::now();
+        let answer = drover.request("GET", LIST, &[("if-none-match", &tag)], None);
+        if answer.status == 304 {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        tag = answer.headers["etag"].to_str().expect("a tag").to_owned();
+    }
+    assert!(seconds.len() >= REQUESTS / 3, "an idle list is unchanged most of the time, and was {} times", seconds.len());
+    seconds
 }
 
 /// Seconds from a change to its being in force.
@@ -192,7 +233,11 @@ fn section(rows: &[Row], idle_seconds: u64) -> Section {
         "adding a topic, s",
         "removing it, s",
         "other tasks touched",
+        "list of 1,000 tasks, ms",
+        "the same unchanged (304), ms",
+        "/livez, ms",
     ]);
+    let latency = |seconds: &[f64]| format!("{:.1} / {:.1}", quantile(seconds, 0.5) * 1e3, quantile(seconds, 0.99) * 1e3);
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for row in rows {
         table.row(vec![
@@ -206,6 +251,9 @@ fn section(rows: &[Row], idle_seconds: u64) -> Section {
             format!("{:.1}", row.add),
             format!("{:.1}", row.remove),
             row.touched.to_string(),
+            latency(&row.lists),
+            latency(&row.unchanged),
+            latency(&row.livez),
         ]);
     }
     let panel = |title: &str, decimals: usize, value: &dyn Fn(&Row) -> f64| Panel {
@@ -221,7 +269,8 @@ fn section(rows: &[Row], idle_seconds: u64) -> Section {
     ];
     let notes = format!(
         "One run each. One broker (`{HEAP}`), topics of {PARTITIONS_OF_A_TOPIC} empty partitions, one drover, nobody else in its group. Idle: the mean of {idle_seconds} s. Added and removed is one topic of \
-         {PARTITIONS_OF_A_TOPIC} partitions, through the API; the metrics are looked at every {} ms, so times are that exact, and the looking is in them. Touched is a task whose incarnation or state changed.",
+         {PARTITIONS_OF_A_TOPIC} partitions, through the API; the metrics are looked at every {} ms, so times are that exact, and the looking is in them. Touched is a task whose incarnation or state changed. The last columns are median / 99th percentile of {REQUESTS} requests, one after the other, each \
+         on a new connection, while nothing is indexed.",
         LOOK_EVERY.as_millis()
     );
     let foreign = rows.iter().map(|row| row.foreign).fold(0.0, f64::max);

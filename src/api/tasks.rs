@@ -168,8 +168,9 @@ problems!(RestartProblems: InvalidRequest Forbidden NotFound NotAcceptable TaskN
     tag = "tasks",
     params(TasksParameters),
     responses(
-        (status = 200, description = "A page of tasks", headers(("x-request-id" = String, description = "The request's id")),
+        (status = 200, description = "A page of tasks", headers(("etag" = String, description = "Weak tag of this page"), ("x-request-id" = String, description = "The request's id")),
             content((TaskList = "application/json"), (String = "text/plain"))),
+        (status = 304, description = "The page is the one that `If-None-Match` names", headers(("etag" = String, description = "Weak tag of this page"))),
         ListProblems,
     ),
 )]
@@ -184,7 +185,7 @@ pub(super) async fn list_tasks(State(state): State<Shared>, uri: Uri, headers: H
         Form::Json => document::json(&TaskList { items: page.into_iter().cloned().collect(), next, scope: Scope::Instance })?,
         Form::Text => table(&page, next.as_deref()).into_bytes(),
     };
-    Ok(document::answer(form, body))
+    Ok(document::tagged(&headers, form, body))
 }
 
 fn table(tasks: &[&Task], next: Option<&str>) -> String {

@@ -101,9 +101,9 @@ pub(super) fn topic(name: &str) -> Result<TopicName, crate::topic::TopicNameErro
     TopicName::new(name)
 }
 
-/// A number from 0.
+/// A number from 0 that the document's `int64` can hold.
 pub(super) fn count(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "it is a whole number from 0")
+    text.parse::<u64>().ok().filter(|number| i64::try_from(*number).is_ok()).ok_or("it is a whole number from 0")
 }
 
 /// A partition's number.
@@ -297,6 +297,15 @@ mod tests {
         assert_eq!(partition("12"), Ok(12));
         for text in ["", "-1", "+1", "01", "1.0", "1e3", "2147483648", "٣", "0x1", " 1"] {
             assert!(partition(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_larger_than_documented_is_not_taken_for_a_filter_that_nothing_passes() {
+        assert_eq!(count("0"), Ok(0));
+        assert_eq!(count("9223372036854775807"), Ok(9_223_372_036_854_775_807));
+        for text in ["9223372036854775808", "-1", "", "1.0"] {
+            assert!(count(text).is_err(), "{text}");
         }
     }
 

@@ -205,11 +205,13 @@ fn cut_base64(encoded: &str) -> Option<String> {
 }
 
 /// Shows one dead letter, whole
+///
+/// Lists cut long payloads; here it is as it came from Kafka.
 #[utoipa::path(
     get,
     path = "/api/v1/dead-letters/{id}",
     tag = "dead-letters",
-    params(("id" = String, Path, description = "The id of the document that the record would have become: `{topic_id}:{partition}:{offset}`", example = "HK2wYQabcdefghijklmnop:3:123")),
+    params(("id" = String, Path, description = "The id of the document that the record would have become: `{topic_id}:{partition}:{offset}`", pattern = "^[a-zA-Z0-9._-]{1,249}:(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$", example = "HK2wYQabcdefghijklmnop:3:123")),
     responses(
         (status = 200, description = "The letter", body = DeadLetter, headers(("x-request-id" = String, description = "The request's id"))),
         ItemProblems,
@@ -234,7 +236,7 @@ pub(super) async fn get_dead_letter(
     delete,
     path = "/api/v1/dead-letters/{id}",
     tag = "dead-letters",
-    params(("id" = String, Path, description = "The letter's id", example = "HK2wYQabcdefghijklmnop:3:123")),
+    params(("id" = String, Path, description = "The letter's id", pattern = "^[a-zA-Z0-9._-]{1,249}:(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$", example = "HK2wYQabcdefghijklmnop:3:123")),
     responses(
         (status = 204, description = "The letter is gone", headers(("x-request-id" = String, description = "The request's id"))),
         DeleteProblems,
@@ -335,7 +337,7 @@ pub(super) async fn redrive_dead_letters(
     post,
     path = "/api/v1/dead-letters/{id}/redrive",
     tag = "dead-letters",
-    params(("id" = String, Path, description = "The letter's id", example = "HK2wYQabcdefghijklmnop:3:123")),
+    params(("id" = String, Path, description = "The letter's id", pattern = "^[a-zA-Z0-9._-]{1,249}:(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$", example = "HK2wYQabcdefghijklmnop:3:123")),
     responses(
         (status = 202, description = "The redrive is accepted", body = Redrive, headers(("x-request-id" = String, description = "The request's id"))),
         RedriveOneProblems,

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::OpenApi;
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -93,13 +95,27 @@ pub fn document() -> utoipa::openapi::OpenApi {
         }
     }
     for item in document.paths.paths.values_mut() {
-        for operation in [&mut item.put, &mut item.post, &mut item.patch].into_iter().flatten() {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten() {
+            operation.parameters.iter_mut().flatten().for_each(never_null);
             if let Some(RefOr::T(body)) = &mut operation.request_body {
                 body.content.values_mut().for_each(without_null);
             }
         }
     }
+    // Nothing asks for credentials yet, and a document that leaves this out does not say so.
+    document.security = Some(Vec::new());
     document
+}
+
+/// A parameter that may be left out is described as one that may be `null`, which a header or a query can only spell as a text.
+fn never_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(parameter) = parameter
+        && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+        && let SchemaType::Array(types) = &object.schema_type
+        && let [kind, Type::Null] = types.as_slice()
+    {
+        object.schema_type = SchemaType::Type(kind.clone());
+    }
 }
 
 /// A body that may be left out is described as one that may be `null`; but `null` is a body, and no operation takes it.
@@ -123,6 +139,8 @@ pub fn document_text() -> String {
 problems!(DocumentProblems: MisdirectedRequest Internal);
 
 /// Gives this document
+///
+/// The same bytes as `openapi/openapi.json` of this version.
 #[utoipa::path(
     get,
     path = "/openapi.json",

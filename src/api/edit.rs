@@ -105,8 +105,8 @@ impl Edit {
     params(
         ("topic" = TopicName, Path, description = "The topic's name"),
         DryRunParameter,
-        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", example = json!("\"r12\"")),
-        ("if-none-match" = Option<String>, Header, description = "`*`: only if the store has no entry", example = json!("*")),
+        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("\"r12\"")),
+        ("if-none-match" = Option<String>, Header, description = "`*`: only if the store has no entry", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("*")),
     ),
     request_body(content = SpecFields, content_type = "application/json", example = json!({"index": "orders-{date}", "format": "json"})),
     responses(
@@ -146,8 +146,8 @@ pub(super) async fn put_topic(
     params(
         ("topic" = TopicName, Path, description = "The topic's name"),
         DryRunParameter,
-        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", example = json!("\"r12\"")),
-        ("if-none-match" = Option<String>, Header, description = "`*`: only if the store has no entry", example = json!("*")),
+        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("\"r12\"")),
+        ("if-none-match" = Option<String>, Header, description = "`*`: only if the store has no entry", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("*")),
     ),
     request_body(content(
         (TopicPatch = "application/merge-patch+json", example = json!({"format": "json", "pipeline": null, "labels": {"team": "payments"}})),
@@ -353,8 +353,8 @@ async fn try_change(
     params(
         ("topic" = TopicName, Path, description = "The topic's name"),
         DryRunParameter,
-        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", example = json!("\"r12\"")),
-        ("if-none-match" = Option<String>, Header, description = "Only if the store's entry has none of these tags", example = json!("\"r12\"")),
+        ("if-match" = Option<String>, Header, description = "Only if the store's entry has one of these tags", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("\"r12\"")),
+        ("if-none-match" = Option<String>, Header, description = "Only if the store's entry has none of these tags", pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, example = json!("\"r12\"")),
     ),
     responses(
         (status = 200, description = "The entry was removed and other sources still name the topic, or what would happen", body = TopicOrDryRun, headers(

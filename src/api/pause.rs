@@ -28,9 +28,10 @@ use crate::topic::TopicName;
 #[expect(dead_code, reason = "documented here, read by `fields::pause`")]
 pub(super) struct PauseBody {
     /// Why, in your words: at most 1,000 characters.
-    #[schema(example = "index maintenance")]
+    #[schema(example = "index maintenance", max_length = 1000)]
     reason: Option<String>,
     /// When it ends by itself; without it the topic stays paused until someone lifts the pause.
+    #[schema(example = "2030-01-31T06:00:00Z")]
     until_at: Option<Timestamp>,
 }
 

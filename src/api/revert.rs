@@ -41,7 +41,7 @@ enum Target {
     post,
     path = "/api/v1/changes/{id}/revert",
     tag = "topics",
-    params(("id" = String, Path, description = "The change's id", example = "01JF8Z5Q4W9G2M7XKTB3N6VRHC"), DryRunParameter),
+    params(("id" = String, Path, description = "The change's id", pattern = "^[a-zA-Z0-9]{26}$", example = "01JF8Z5Q4W9G2M7XKTB3N6VRHC"), DryRunParameter),
     responses(
         (status = 200, description = "The topic, or what would happen", body = TopicOrDryRun, headers(
             ("etag" = String, description = "Revision of the store's entry"),

@@ -39,7 +39,7 @@ pub(super) struct TopicRewind {
     to: RewindTarget,
     /// Only these partitions; all without it.
     #[schema(example = json!([0, 3]))]
-    partitions: Option<Vec<i32>>,
+    partitions: Option<Vec<u32>>,
 }
 
 /// Where a task's partition is to go on.

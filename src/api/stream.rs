@@ -89,7 +89,20 @@ impl FrameKind {
     }
 }
 
-/// One line of the stream as `application/x-ndjson`; as `text/event-stream` the same three are `id:`, `event:` and `data:`.
+/// One event of the stream as `text/event-stream`: what a client has of its lines `id:`, `event:` and `data:`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only in the document")]
+pub(super) struct StreamEvent {
+    /// As in a line of `application/x-ndjson`.
+    #[schema(example = "mhfbl2o0-17")]
+    id: String,
+    /// What the event tells.
+    event: FrameKind,
+    /// The text of the JSON object that a line of `application/x-ndjson` has here.
+    data: String,
+}
+
+/// One line of the stream as `application/x-ndjson`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StreamLine {
     /// `<epoch>-<seq>`: the run of the process, and the place in its stream. Send the last one as `Last-Event-ID` to go on behind it.
@@ -525,7 +538,7 @@ problems!(StreamProblems: InvalidRequest NotAcceptable MisdirectedRequest RateLi
     params(StreamParameters, ("last-event-id" = Option<String>, Header, description = "The id of the last frame that was received")),
     responses(
         (status = 200, description = "The stream", headers(("x-request-id" = String, description = "The request's id")),
-            content((StreamLine = "text/event-stream"), (StreamLine = "application/x-ndjson"))),
+            content((StreamEvent = "text/event-stream"), (StreamLine = "application/x-ndjson"))),
         StreamProblems,
     ),
 )]

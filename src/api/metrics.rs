@@ -219,6 +219,8 @@ fn instance_families(page: &mut Page, snapshot: &Snapshot) {
 
     page.family("drover_dead_letters_bytes", "gauge", "Bytes in the dead-letter store.");
     page.sample("drover_dead_letters_bytes", &[], &snapshot.dead_letters_bytes.to_string());
+    page.family("drover_dead_letters_max_bytes", "gauge", "Bytes that the dead-letter store takes; 0 while that is not known.");
+    page.sample("drover_dead_letters_max_bytes", &[], &snapshot.dead_letters_max_bytes.to_string());
 
     page.family("drover_source_up", "gauge", "Whether every source of this kind was read and understood.");
     let mut up: BTreeMap<&'static str, bool> = BTreeMap::new();

@@ -1168,6 +1168,7 @@ async fn metrics_have_the_promised_names_and_form() {
         "drover_bulk_requests_total{outcome=\"ok\"} 4",
         "drover_memory_bytes{kind=\"limit\"} 4",
         "drover_dead_letters_bytes 99",
+        "drover_dead_letters_max_bytes 100",
         "drover_source_up{kind=\"file\"} 1",
         "# TYPE drover_invariant_violations_total counter",
     ] {

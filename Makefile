@@ -4,10 +4,10 @@ SHELL := /bin/bash
 # One set of features for everything that is tested, so that nothing is compiled twice.
 FEATURES := --features failpoints
 
-# The drover of test-readme and test-web; empty: the one that test-hermetic has built.
+# The drover of test-readme, test-web, test-contract and test-monitoring; empty: the one that test-hermetic has built.
 export DROVER_BINARY
 
-.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-real test-faults faults servers bench bench-tasks bench-peers fuzz instructions image-check
+.PHONY: help run test prerequisites lint lint-files doc test-hermetic test-readme test-web test-contract test-monitoring test-real test-faults faults servers bench bench-tasks bench-peers fuzz instructions image-check
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
@@ -17,8 +17,8 @@ run: ## builds drover and starts its demo, whose page is at http://127.0.0.1:808
 	@echo "run: building the release, then starting the demo; on a fresh checkout the build takes 5 to 10 minutes"
 	cargo run --locked --release -- demo $(DEMO)
 
-test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, real servers, faults; prints the seconds of each part
-	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web servers test-real test-faults
+test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, API, monitoring, real servers, faults; prints the seconds of each part
+	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web test-contract test-monitoring servers test-real test-faults
 
 prerequisites: ## checks what the tests need; as root installs what is missing
 	@bash .ci/prerequisites.sh
@@ -42,6 +42,12 @@ test-readme: ## the sh blocks of both READMEs, against a demo
 
 test-web: ## the status page: pure parts, against a fixture server, and of a demo, in Chromium
 	@bash .ci/web.sh
+
+test-contract: ## the API against its document, with a demo: lint, a generated client, generated requests. Options: DROVER_CONTRACT_EXAMPLES=500
+	@bash .ci/contract.sh
+
+test-monitoring: ## the alert rules, the dashboard, and the metrics of a demo that both name
+	@bash .ci/monitoring.sh
 
 servers: ## fetches the real servers, a Java for the newer ones, and builds etcd 3.6 where there is a Go for it
 	@bash tests/servers/fetch.sh kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6

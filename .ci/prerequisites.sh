@@ -8,7 +8,7 @@ set -euo pipefail
 
 scope=${1:-everything}
 lowest_java=17
-# Debian 12's; what web/package.json and deploy/check/package.json were chosen for.
+# Debian 12's; what web/package.json, deploy/check/package.json and openapi/check/package.json were chosen for.
 lowest_node=18.20
 missing=()
 
@@ -63,6 +63,8 @@ find_missing_for_testing() {
     need_command etcdctl etcd-client
     need_command curl curl
     need_command shellcheck shellcheck
+    need_command promtool prometheus
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || missing+=(chromium)
 }
 

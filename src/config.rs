@@ -24,6 +24,7 @@ mod not_yet;
 mod properties;
 mod reader;
 pub(crate) use reader::parse_duration;
+pub mod tokens;
 mod topics;
 mod tree;
 

@@ -22,6 +22,7 @@
 //! | the status page and its files | `page` |
 //! | request ids, access log, security headers | `context` |
 //! | `Host` allow-list, cross-site requests, size of bodies | `guard` |
+//! | tokens, roles, the file of tokens | `auth` |
 //! | the log's filter | `log_level` |
 //! | the last minutes of a topic | `series` |
 //! | the stream of changes | `stream` |
@@ -50,6 +51,7 @@ use crate::desired::{Desired, DesiredTopic};
 use crate::status::{Snapshot, Task, TaskState};
 use crate::topic::{TopicName, TopicPartition};
 
+mod auth;
 mod body;
 mod changes;
 mod context;
@@ -87,6 +89,7 @@ mod tests;
 #[cfg(test)]
 mod write_tests;
 
+pub use auth::{TokensFile, TokensView};
 pub use document::{document, document_text};
 pub use health::{Check, HealthReport};
 pub use log_level::LogLevel;
@@ -255,6 +258,8 @@ pub struct ApiState {
     pub log_level: Arc<dyn LogLevel>,
     /// What the streams of changes have in common.
     pub stream: Arc<StreamLog>,
+    /// The tokens; `None` where everybody may do everything.
+    pub tokens: Option<watch::Receiver<TokensView>>,
     /// Host names under which the API answers, besides the loopback ones.
     pub allowed_hosts: Vec<String>,
     /// Limits of the HTTP server.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{ApiState, LogLevel, StaticInfo};
+use crate::api::{ApiState, LogLevel, StaticInfo, TokensFile};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
@@ -105,8 +105,13 @@ pub enum End {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is open to others and nothing guards it.
-    #[error("{0} can be reached by others and there are no tokens; listen on a loopback address, or say --insecure if something else guards it")]
+    #[error(
+        "{0} can be reached by others and there are no tokens; name a file of tokens with `auth.tokens_file` (see `drover token --help`), listen on a loopback address, or say --insecure if something else guards it"
+    )]
     OpenToOthers(SocketAddr),
+    /// The file of the API's tokens cannot be used.
+    #[error("the API's tokens cannot be used: {0}")]
+    Tokens(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; choose another address with `listen:` or --listen")]
     Listen {
@@ -145,7 +150,7 @@ impl StartError {
     /// The process's exit code: 78 for configuration, 1 for what another process holds.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::OpenToOthers(_) | Self::Setup { .. } => 78,
+            Self::OpenToOthers(_) | Self::Tokens(_) | Self::Setup { .. } => 78,
             Self::Listen { .. } | Self::DataDir { .. } | Self::SinkFolder(_) => 1,
         }
     }
@@ -290,6 +295,9 @@ struct Running {
 fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) -> Result<(Running, watch::Receiver<Arc<Snapshot>>), StartError> {
     let config = &loaded.config;
     let now = Timestamp::now();
+    // The first thing, so that a start which is refused leaves nothing behind.
+    let tokens = config.tokens_file.clone().map(|path| TokensFile::open(path, options.variables.clone())).transpose().map_err(StartError::Tokens)?;
+    let (tokens_file, token_views) = tokens.unzip();
     let (file, file_views) = FileSource::new(options.config_path.clone(), options.variables.clone(), loaded, now);
     let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;
 
@@ -378,6 +386,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         log_level: options.log_level.clone(),
         stream: Arc::default(),
         readiness_require: config.readiness_require.clone(),
+        tokens: token_views.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
         http: config.http.clone(),
         metrics_per_partition: config.metrics_per_partition,
@@ -388,6 +397,12 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         file.run(cancel).await;
         Ok(())
     });
+    if let Some(tokens) = tokens_file {
+        parts.serve(Component::Tokens, tokens, |tokens, cancel| async move {
+            tokens.run(cancel).await;
+            Ok(())
+        });
+    }
     if let Some(etcd) = etcd {
         parts.serve(Component::Etcd, etcd, |etcd, cancel| async move {
             etcd.run(cancel).await;
@@ -457,6 +472,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         dead_letters,
         dead_letters_max_bytes: config.dead_letters.max_bytes,
         shares_topics,
+        tokens: token_views,
         draining: draining_views,
         out: snapshots,
         beat: observe_beat,
@@ -612,12 +628,14 @@ mod tests {
     }
 
     #[test]
-    fn an_open_address_is_refused_without_recommending_what_is_refused_too() {
+    fn an_open_address_is_refused_until_something_guards_it() {
         let text = b"kafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\n";
         let config = crate::config::parse(text, std::path::Path::new("."), &|_| None).expect("legal").config;
         let open = SocketAddr::from(([0, 0, 0, 0], 1));
         let error = refuse_an_open_address(&config, open, false).expect_err("open to others");
-        assert!(error.to_string().contains("--insecure") && !error.to_string().contains("auth.tokens_file"), "{error}");
+        assert!(error.to_string().contains("--insecure") && error.to_string().contains("auth.tokens_file"), "{error}");
+        let guarded = Config { tokens_file: Some("tokens.yaml".into()), ..config.clone() };
+        assert!(refuse_an_open_address(&guarded, open, false).is_ok() && !guarded.open_to_others());
         assert!(refuse_an_open_address(&config, open, true).is_ok() && refuse_an_open_address(&config, config.listen, false).is_ok());
     }
 }

@@ -11,6 +11,7 @@ use axum::response::Response;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::auth::Caller;
 use super::guard::is_open_path;
 use super::serve::Peer;
 use super::{problem, text};
@@ -47,6 +48,8 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
 
     let span = tracing::info_span!("request", %request_id);
     let response = next.run(request).instrument(span).await;
+    let actor = response.extensions().get::<Caller>().map(|Caller(holder)| text::bounded(&holder.name, 100));
+    let actor = actor.as_deref().unwrap_or("-");
     let mut response = problem::finish(response, &request_id);
 
     let status = response.status().as_u16();
@@ -55,11 +58,11 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let shown_method = text::bounded(method.as_str(), 20);
     let peer = peer.as_deref().unwrap_or("-");
     if response.status().is_server_error() && !is_open_path(&path) {
-        tracing::warn!(request_id, peer, method = shown_method, path = shown_path, status, milliseconds, "request failed");
+        tracing::warn!(request_id, actor, peer, method = shown_method, path = shown_path, status, milliseconds, "request failed");
     } else if method.is_safe() {
-        tracing::debug!(request_id, peer, method = shown_method, path = shown_path, status, milliseconds, "request answered");
+        tracing::debug!(request_id, actor, peer, method = shown_method, path = shown_path, status, milliseconds, "request answered");
     } else {
-        tracing::info!(request_id, peer, method = shown_method, path = shown_path, status, milliseconds, "request answered");
+        tracing::info!(request_id, actor, peer, method = shown_method, path = shown_path, status, milliseconds, "request answered");
     }
 
     let headers = response.headers_mut();

@@ -3,24 +3,30 @@
 //! Guarantees that a route and its description are registered together, that the document is the same text at every build, and that the served document is the checked-in file, byte
 //! for byte; a test fails when that file is not what the routes generate. Every property of an answer is `required`: what is not known is present as `null`.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::{SchemaType, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::problem::problems;
+use super::problem::{self, problems};
 use super::text::{self, Form, Table};
-use super::{FieldError, Problem, ProblemCode, Shared};
+use super::{FieldError, Problem, ProblemCode, Shared, auth};
 use super::{changes, dead_letters, edit, events, instance, kafka, log_level, metrics, pause, probes, revert, rewind, series, stream, tasks, topics};
+use crate::config::HttpConfig;
 use crate::status::Health;
 
+/// The name of the security scheme.
+const BEARER: &str = "bearer_token";
 /// The document as it is checked in.
 const CHECKED_IN: &[u8] = include_bytes!("../../openapi/openapi.json");
 
@@ -102,9 +108,36 @@ pub fn document() -> utoipa::openapi::OpenApi {
             }
         }
     }
-    // Nothing asks for credentials yet, and a document that leaves this out does not say so.
-    document.security = Some(Vec::new());
+    secure(&mut document);
     document
+}
+
+/// Says where a token is sent and which operations need one. Every token may read, so that only changes can be refused for its role, which they declare themselves.
+fn secure(document: &mut utoipa::openapi::OpenApi) {
+    let described = "A token whose hash is in the file that `auth.tokens_file` names; `drover token` makes one. The role `read` is enough for GET and HEAD, everything else needs `write`. \
+                     Without such a file the API is open, and drover listens on loopback addresses only unless it is told otherwise.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
+    document.components.get_or_insert_default().add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    // With tokens or open, as the instance was started.
+    document.security = Some(vec![SecurityRequirement::default(), SecurityRequirement::new::<_, _, String>(BEARER, [])]);
+    // Probes and metrics can be closed.
+    let closed = HttpConfig { open_probes: false, open_metrics: false, max_connections: 0, max_body: 0, header_timeout: Duration::ZERO };
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            (Method::GET, &mut item.get),
+            (Method::PUT, &mut item.put),
+            (Method::POST, &mut item.post),
+            (Method::DELETE, &mut item.delete),
+            (Method::PATCH, &mut item.patch),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            match auth::needed(&method, path, &closed) {
+                None => operation.security = Some(Vec::new()),
+                Some(_) => operation.responses.responses.extend(problem::responses(&[ProblemCode::Unauthorized])),
+            }
+        }
+    }
 }
 
 /// A parameter that may be left out is described as one that may be `null`, which a header or a query can only spell as a text.

@@ -1,4 +1,4 @@
-//! What is refused before a handler sees it: a foreign `Host`, a change from a foreign page, a body that announces itself as too large.
+//! What is refused before a handler sees it: a foreign `Host`, a request without the token that it needs, a change from a foreign page, a body that announces itself as too large.
 //!
 //! Guarantees that a page on another site can neither read through a rebound DNS name (its `Host` is not ours: 421) nor change anything (403). Programs send
 //! neither `Sec-Fetch-Site` nor `Origin` and pass. Probes and metrics are exempt from the check of `Host`, because a kubelet sends the pod's address.
@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{Extensions, HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 
+use super::auth::{self, Caller};
 use super::problem::ApiError;
 use super::{ProblemCode, Shared};
 
@@ -29,13 +30,33 @@ pub(super) fn is_open_path(path: &str) -> bool {
 }
 
 /// Lets a request through or answers for it.
-pub(super) async fn check(State(state): State<Shared>, request: Request, next: Next) -> Response {
-    let Some(error) = refusal(&request, &state.allowed_hosts, state.http.max_body) else { return next.run(request).await };
-    // A client that waits to be told to go on has sent nothing.
-    if !request.headers().contains_key(header::EXPECT) {
-        let _ = tokio::time::timeout(DISCARD_WITHIN, discard(request.into_body())).await;
+pub(super) async fn check(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    let tokens = state.tokens.as_ref().map(|views| views.borrow().tokens.clone());
+    let caller = tokens.as_ref().and_then(|tokens| auth::caller(request.headers(), tokens));
+    let mut response = match refusal(&request, &state, caller.as_ref()) {
+        None => {
+            request.extensions_mut().extend(extensions_of(caller.as_ref()));
+            next.run(request).await
+        }
+        Some(error) => {
+            // A client that waits to be told to go on has sent nothing.
+            if !request.headers().contains_key(header::EXPECT) {
+                let _ = tokio::time::timeout(DISCARD_WITHIN, discard(request.into_body())).await;
+            }
+            error.into_response()
+        }
+    };
+    response.extensions_mut().extend(extensions_of(caller.as_ref()));
+    response
+}
+
+/// What tells handlers and the log who asks.
+fn extensions_of(caller: Option<&Caller>) -> Extensions {
+    let mut extensions = Extensions::new();
+    if let Some(caller) = caller {
+        extensions.insert(caller.clone());
     }
-    error.into_response()
+    extensions
 }
 
 /// Reads a refused body away, up to a bound: a connection that is closed on a client that is still sending is reset, and the client never sees why it was refused.
@@ -49,11 +70,17 @@ async fn discard(body: Body) {
     }
 }
 
-fn refusal(request: &Request, allowed_hosts: &[String], max_body: u64) -> Option<ApiError> {
+fn refusal(request: &Request, state: &Shared, caller: Option<&Caller>) -> Option<ApiError> {
     let headers = request.headers();
-    if !is_open_path(request.uri().path()) && !is_own_host(request.uri(), headers, allowed_hosts) {
+    let path = request.uri().path();
+    if !is_open_path(path) && !is_own_host(request.uri(), headers, &state.allowed_hosts) {
         let remedy = "the API answers under loopback names and those in allowed_hosts; add the name there";
         return Some(ApiError::new(ProblemCode::MisdirectedRequest, remedy));
+    }
+    if state.tokens.is_some()
+        && let Some(error) = auth::refusal(auth::needed(request.method(), path, &state.http), caller, headers)
+    {
+        return Some(error);
     }
     if request.method().is_safe() {
         return None;
@@ -62,6 +89,7 @@ fn refusal(request: &Request, allowed_hosts: &[String], max_body: u64) -> Option
         return Some(ApiError::new(ProblemCode::Forbidden, "a page of another site must not change anything here"));
     }
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
+    let max_body = state.http.max_body;
     if announced.is_some_and(|length| length > max_body) {
         return Some(ApiError::new(ProblemCode::PayloadTooLarge, format!("a body has at most {max_body} bytes")));
     }

@@ -11,7 +11,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Object, Ref, RefOr, ResponseBuilder};
 
 use super::{ActionError, text};
 
@@ -299,6 +300,9 @@ impl ApiError {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.code.status();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if self.code == ProblemCode::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.code.retry_after_seconds() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -364,7 +368,12 @@ pub(super) fn responses(codes: &[ProblemCode]) -> BTreeMap<String, RefOr<utoipa:
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         RefOr::T(ResponseBuilder::new().description(format!("Problem `{}`", codes.join("` or `"))).content(MEDIA_TYPE, content).build())
     };
-    by_status.into_iter().map(|(status, codes)| (status, response(codes))).collect()
+    let mut responses: BTreeMap<_, _> = by_status.into_iter().map(|(status, codes)| (status, response(codes))).collect();
+    if let Some(RefOr::T(unauthorized)) = responses.get_mut("401") {
+        let challenge = HeaderBuilder::new().schema(Some(Object::with_type(Type::String))).description(Some("`Bearer`")).build();
+        unauthorized.headers.insert("www-authenticate".to_owned(), RefOr::T(challenge));
+    }
+    responses
 }
 
 /// Declares a named set of problems that an operation can answer with.

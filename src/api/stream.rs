@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::{self, Caller, TokensView};
 use super::extract::{self, Params};
 use super::problem::{ApiError, problems};
 use super::text::{self, Offer};
@@ -418,6 +419,8 @@ struct Client {
     filter: Filter,
     wire: Wire,
     closing: CancellationToken,
+    tokens: Option<watch::Receiver<TokensView>>,
+    caller: Option<Caller>,
     ends_at: Instant,
     next_keep_alive: Instant,
     /// The number of the last frame that was looked at.
@@ -446,6 +449,7 @@ impl Client {
             tokio::select! {
                 biased;
                 () = self.closing.cancelled() => self.end("the instance stops"),
+                () = auth::revoked(&mut self.tokens, self.caller.as_ref()) => self.end("the token is not in force any more"),
                 () = tokio::time::sleep_until(self.ends_at) => self.end("the stream is an hour old: connect again"),
                 changed = self.snapshots.changed() => if changed.is_err() {
                     self.end("the instance stops");
@@ -547,6 +551,7 @@ pub(super) async fn stream_events(
     uri: Uri,
     headers: HeaderMap,
     closing: Option<Extension<Closing>>,
+    caller: Option<Extension<Caller>>,
 ) -> Result<Response, ApiError> {
     let wire = text::negotiate(&headers, &[Wire::Sse, Wire::Lines])?;
     let filter = parse(&uri)?;
@@ -583,6 +588,8 @@ pub(super) async fn stream_events(
         filter,
         wire,
         closing: closing.map(|Extension(Closing(token))| token).unwrap_or_default(),
+        tokens: state.tokens.clone(),
+        caller: caller.map(|Extension(caller)| caller),
         ends_at: now + LONGEST,
         next_keep_alive: now + KEEP_ALIVE,
         seq,

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
+use super::auth::{self, Caller};
 use super::context::RequestId;
 use super::extract::{self, Params};
 use super::precondition::{self, Preconditions};
@@ -49,7 +50,8 @@ impl FromRequestParts<Shared> for By {
 /// The one place that says who a request comes from.
 fn author(parts: &Parts) -> Author {
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-    Author { actor: "anonymous".to_owned(), source: "api", request_id }
+    let actor = parts.extensions.get::<Caller>().map_or(auth::NOBODY, |Caller(holder)| &holder.name);
+    Author { actor: actor.to_owned(), source: "api", request_id }
 }
 
 /// What a changing request says besides its body.

@@ -17,6 +17,8 @@ use crate::supervisor::{NoProgress, TaskContext, TaskError, Work};
 pub(super) enum Component {
     /// Reads the configuration file again.
     ConfigFile,
+    /// Reads the API's tokens again.
+    Tokens,
     /// Watches etcd.
     Etcd,
     /// Merges the sources.
@@ -43,6 +45,7 @@ impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigFile => "config_file",
+            Self::Tokens => "tokens",
             Self::Etcd => "etcd",
             Self::Desired => "desired",
             Self::Reconcile => "reconcile",

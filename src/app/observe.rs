@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::components::{Component as Part, Components};
+use crate::api::TokensView;
 use crate::dead_letters::DeadLetters;
 use crate::desired::Desired;
 use crate::desired::file::FileView;
@@ -57,6 +58,8 @@ pub(super) struct Observer {
     pub(super) dead_letters_max_bytes: u64,
     /// Whether other instances know the same topics, by etcd.
     pub(super) shares_topics: bool,
+    /// How reading the API's tokens goes.
+    pub(super) tokens: Option<watch::Receiver<TokensView>>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) out: watch::Sender<Arc<Snapshot>>,
     /// The moment of the last snapshot, for liveness.
@@ -243,7 +246,7 @@ impl Observer {
             dead_letters_max_bytes: self.dead_letters_max_bytes,
             invariant_violations: self.checks.counts(),
             needs_restart: file.needs_restart,
-            warnings: if self.shares_topics { Vec::new() } else { warnings(ends.members) },
+            warnings: self.warnings(ends.members),
             store_revision: desired.as_ref().map_or(0, |desired| desired.store_revision()),
             first_list: desired.is_some(),
             draining: *self.draining.borrow(),
@@ -253,6 +256,14 @@ impl Observer {
             events: previous.events.clone(),
             series,
         }
+    }
+
+    /// What an operator should know although nothing is wrong yet.
+    fn warnings(&self, members: usize) -> Vec<String> {
+        let mut warnings = if self.shares_topics { Vec::new() } else { lonely(members) };
+        let trouble = self.tokens.as_ref().and_then(|views| views.borrow().error.clone());
+        warnings.extend(trouble.map(|error| format!("the file of tokens cannot be used, the tokens of before stay in force: {error}")));
+        warnings
     }
 
     /// The long-running parts; an outage of Kafka or of the sink is shown by the part that meets it.
@@ -272,7 +283,7 @@ impl Observer {
 }
 
 /// Without etcd each instance keeps its topics to itself, so others in its group know nothing of them.
-fn warnings(members: usize) -> Vec<String> {
+fn lonely(members: usize) -> Vec<String> {
     if members < 2 {
         return Vec::new();
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Config, LoadError, Loaded, Problem, base_of, parse, read, tree};
+use super::{Config, LoadError, Loaded, Problem, base_of, parse, read, tokens, tree};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,13 +84,16 @@ pub fn text(error: &LoadError) -> String {
     out
 }
 
-/// Checks a file with the process's environment. `now` is the time that is proposed as `start:` where the collector's topics have none.
+/// Checks a file, and the file of tokens that it names, with the process's environment. `now` is the time that is proposed as `start:` where the collector's topics have none.
 pub fn check(path: &Path, now: Timestamp) -> Result<Loaded, LoadError> {
     let bytes = read(path)?;
     let mut loaded =
         parse(&bytes, base_of(path), &|name| std::env::var(name).ok()).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
     if starts_like_the_collector(&loaded.config) {
         loaded.warnings.push(start_note(&bytes, now));
+    }
+    if let Some(tokens) = &loaded.config.tokens_file {
+        tokens::load(tokens, &|name| std::env::var(name).ok())?;
     }
     Ok(loaded)
 }

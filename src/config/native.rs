@@ -123,7 +123,15 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
 fn note(reader: &mut Reader<'_>, root: &Node, config: &Config, listen: Option<&Placed<'_>>) {
     if let Some((path, node)) = listen.filter(|_| config.open_to_others()) {
         let detail = "others can reach this address and there are no tokens: drover run needs --insecure";
-        reader.warning(node.problem(path, detail, "listen on a loopback address, or guard this one in another way and say --insecure"));
+        reader.warning(node.problem(
+            path,
+            detail,
+            "add auth: {tokens_file: FILE}, listen on a loopback address, or guard this one in another way and say --insecure",
+        ));
+    }
+    if let Some((path, node)) = listen.filter(|_| !config.listen.ip().is_loopback() && config.tokens_file.is_some() && config.tls.is_none()) {
+        let detail = "others can reach this address, and tokens go to it unencrypted";
+        reader.warning(node.problem(path, detail, "listen on a loopback address behind a TLS proxy"));
     }
     if config.topics.is_empty() {
         reader.warning(root.problem("topics", "the file names no topics", "add topics: [{topic: NAME}]"));
@@ -499,8 +507,7 @@ fn tokens_file(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<PathBuf
     let place = section.take("tokens_file");
     reader.refuse_unknown(&section);
     let (path, node) = place?;
-    reader.problem(not_yet::problem(NotYet::Tokens, &path, node));
-    reader.path(&path, node)
+    reader.file(&path, node)
 }
 
 fn tls(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<TlsConfig> {
@@ -896,6 +903,23 @@ topics: [{topic: t, formt: json}]
 ";
         let expected = [("auth.tokens_file", 5), ("tls", 7), ("tls.key_file", 7), ("topics[0].formt", 9)];
         assert_eq!(places(text), expected.map(|(path, line)| (path.to_owned(), line)));
+    }
+
+    #[test]
+    fn an_address_that_others_reach_is_noted_with_and_without_tokens() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("tokens.yaml"), "").expect("a file");
+        for (text, noted) in [
+            ("listen: 0.0.0.0:1", Some("no tokens")),
+            ("listen: 0.0.0.0:1\nauth: {tokens_file: tokens.yaml}", Some("unencrypted")),
+            ("listen: 127.0.0.1:1\nauth: {tokens_file: tokens.yaml}", None),
+            ("auth: {tokens_file: tokens.yaml}", None),
+        ] {
+            let text = format!("kafka: {{brokers: ['a:1']}}\nelasticsearch: {{urls: ['http://e:1']}}\ntopics: [{{topic: t}}]\n{text}\n");
+            let loaded = parse(text.as_bytes(), folder.path(), &environment).expect(&text);
+            let details: Vec<&str> = loaded.warnings.iter().map(|warning| warning.detail.as_str()).collect();
+            assert!(details.len() == usize::from(noted.is_some()) && noted.is_none_or(|noted| details[0].contains(noted)), "{text}: {details:?}");
+        }
     }
 
     #[test]

@@ -8,8 +8,6 @@ use super::tree::Node;
 /// A setting that is known and refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotYet {
-    /// `auth.tokens_file`.
-    Tokens,
     /// `tls`.
     Tls,
 }
@@ -17,7 +15,6 @@ pub(super) enum NotYet {
 /// The problem of a setting that this version does not do yet.
 pub(super) fn problem(what: NotYet, path: &str, node: &Node) -> Problem {
     let (detail, remedy) = match what {
-        NotYet::Tokens => ("tokens are not checked by this version yet", "remove it and guard the address in another way"),
         NotYet::Tls => ("this version does not serve TLS yet", "remove it and put a TLS proxy in front"),
     };
     node.problem(path, detail, remedy)

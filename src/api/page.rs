@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use sha2::{Digest as _, Sha256};
 
+use super::auth::Caller;
 use super::health::{self, Check, HealthReport};
 use super::problem::ApiError;
 use super::{ApiState, ProblemCode, Shared, document, text, topics};
@@ -50,6 +51,7 @@ const FILES: &[(&str, &[u8])] = files![
     "src/shortcuts.js"
     "src/store.js"
     "src/stream.js"
+    "src/token.js"
     "src/verdict.js"
     "src/view/dialog.js"
     "src/view/help.js"
@@ -58,6 +60,7 @@ const FILES: &[(&str, &[u8])] = files![
     "src/view/pause.js"
     "src/view/preview.js"
     "src/view/remove.js"
+    "src/view/token.js"
     "src/view/topic_detail.js"
     "src/view/topic_form.js"
     "src/view/topics.js"
@@ -88,14 +91,16 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 /// The page for browsers, the paths for everybody else.
-async fn get_page(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
+async fn get_page(State(state): State<Shared>, uri: Uri, headers: HeaderMap, caller: Option<Extension<Caller>>) -> Response {
     if !wants_html(&headers) {
         let mut response = super::index().await.into_response();
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
         return response;
     }
     let words = Words::preferred(&uri, &headers);
-    let page = render(&state, &words);
+    // A browser sends no token when it loads a page; the page's script asks for one and sends it with each of its requests.
+    let is_locked = state.tokens.is_some() && caller.is_none();
+    let page = render(&state, &words, is_locked);
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::CACHE_CONTROL, "no-cache"),
@@ -233,13 +238,16 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-fn render(state: &ApiState, words: &Words) -> String {
-    let snapshot = state.now();
-    let report = health::overall(&snapshot);
-    let title = format!("{} · drover", words.term("health", document::health_name(report.status)));
+fn render(state: &ApiState, words: &Words, is_locked: bool) -> String {
     let assets = format!("/assets/{}", *FOLDER);
     let page = Drawing { words, assets: &assets };
-    let content = page.content(state, &snapshot, &report);
+    let (title, content) = if is_locked {
+        ("drover".to_owned(), page.locked())
+    } else {
+        let snapshot = state.now();
+        let report = health::overall(&snapshot);
+        (format!("{} · drover", words.term("health", document::health_name(report.status))), page.content(state, &snapshot, &report))
+    };
     let version = html(&state.info.version);
     let preloads = preloads(&assets);
     let values = [("lang", words.tag), ("version", &version), ("title", &title), ("assets", &assets), ("preloads", &preloads), ("content", &content)];
@@ -267,6 +275,15 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
+    /// The page for whoever has shown no token: nothing of the instance.
+    fn locked(&self) -> String {
+        format!(
+            "<header class=\"bar\"><h1>drover</h1></header>\n<main>\n<noscript><div class=\"banner\"><p>{}</p></div></noscript>\n<p>{}</p>\n</main>",
+            self.words.text("no_script.token"),
+            self.words.text("token.needed")
+        )
+    }
+
     fn content(&self, state: &ApiState, snapshot: &Snapshot, report: &HealthReport) -> String {
         let words = self.words;
         let health_name = document::health_name(report.status);

@@ -1,6 +1,7 @@
 // Requests to drover's API. Lists are asked for with the tag of the last answer, so that an unchanged list costs nothing; every failure is one Failure.
 
 import { jsonLines } from './lines.js';
+import { authorization } from './token.js';
 
 const TIMEOUT_MS = 15_000;
 
@@ -18,7 +19,7 @@ export class Failure extends Error {
 const answers = new Map();
 
 async function send(method, path, { body, headers = {}, isReport = false } = {}) {
-  const request = { method, headers: { accept: 'application/json', ...headers }, cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS) };
+  const request = { method, headers: { accept: 'application/json', ...authorization(), ...headers }, cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS) };
   if (body !== undefined) {
     request.body = JSON.stringify(body);
     request.headers['content-type'] = 'application/json';
@@ -52,7 +53,7 @@ function parse(text) {
 /** Lines of the stream of changes, without the numbers of topics, until the server or the signal ends it. */
 export async function* streamLines(signal) {
   try {
-    const answer = await fetch('/api/v1/stream?kinds=task,event', { headers: { accept: 'application/x-ndjson' }, cache: 'no-store', signal });
+    const answer = await fetch('/api/v1/stream?kinds=task,event', { headers: { accept: 'application/x-ndjson', ...authorization() }, cache: 'no-store', signal });
     if (!answer.ok) throw new Failure('malformed', `HTTP ${answer.status}`, answer.status);
     yield* jsonLines(pieces(answer.body.pipeThrough(new TextDecoderStream())));
   } catch (error) {

@@ -116,7 +116,8 @@ let changed = null;
 /** Follows the stream while somebody looks. */
 function listen() {
   const isWatched = !document.hidden && state.interval !== 0;
-  if (isWatched && following === null) {
+  // Whoever refuses the lists refuses the stream.
+  if (isWatched && following === null && state.failure === null) {
     following = new AbortController();
     follow(() => { changed ??= setTimeout(readChange, GATHERING_MS); }, following.signal);
   }

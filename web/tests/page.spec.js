@@ -1,7 +1,7 @@
 // The page against a fixture server: what it shows, what it asks, and what it does when answers are slow, wrong or missing.
 
 import { ago, calm, task, topic, troubled } from './fixture/data.js';
-import { expect, open, tabTo, test } from './support.js';
+import { expect, expectAccessible, open, tabTo, test } from './support.js';
 
 const row = (page, name) => page.locator('tbody').filter({ has: page.getByRole('button', { name, exact: true }) });
 
@@ -203,11 +203,35 @@ test.describe('staying current', () => {
       await expect(page.getByRole('alert')).toContainText('the log has the details');
     });
 
-    test('who is not permitted is told so, and not that there are no topics', async ({ page, fixture }) => {
-      fixture.refuse = { status: 401, code: 'unauthorized', detail: 'a token is needed' };
+    test('who has no token is asked for one, and not told that there are no topics', async ({ page, fixture }) => {
+      fixture.token = 'drover_good';
       await page.goto(fixture.url);
-      await expect(page.getByRole('alert')).toContainText('You are not permitted to see this');
+      await expect(page.getByRole('alert')).toContainText('only with a token');
       await expect(page.getByText('No topic is configured')).toBeHidden();
+      await expectAccessible(page, 'the page that asks for a token');
+      await page.getByLabel('Token').fill('drover_wrong \u{1f600}');
+      await page.getByRole('button', { name: 'Use it' }).click();
+      await expect(page.getByRole('alert')).toContainText('You are not permitted to see this');
+      await page.getByLabel('Token').fill(' drover_good\n');
+      await page.keyboard.press('Enter');
+      await expect(row(page, 'orders')).toContainText('Running');
+      await expect(page.getByRole('alert')).toBeHidden();
+      // It lasts as long as the tab, and is in no address.
+      await page.reload();
+      await expect(row(page, 'orders')).toContainText('Running');
+      expect(fixture.requests.filter((request) => request.path.includes('drover_'))).toEqual([]);
+      await page.getByRole('button', { name: 'Forget the token' }).click();
+      await expect(page.getByRole('alert')).toContainText('only with a token');
+      await expect(row(page, 'orders')).toBeHidden();
+    });
+
+    test('a token that is revoked while the page is open leaves what was seen and asks again', async ({ page, fixture }) => {
+      await open(page, fixture);
+      fixture.token = 'drover_good';
+      await expect(page.getByRole('alert')).toContainText('What you see is from');
+      await page.getByLabel('Token').fill('drover_good');
+      await page.keyboard.press('Enter');
+      await expect(page.getByRole('alert')).toBeHidden();
     });
 
     test('the four texts for nothing to see differ', async ({ page, fixture }) => {

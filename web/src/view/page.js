@@ -4,12 +4,14 @@ import { html, useEffect, useRef } from '../../vendor/preact.js';
 import * as i18n from '../i18n.js';
 import { write } from '../settings.js';
 import { chooseInterval, refresh, state, update } from '../store.js';
+import { token } from '../token.js';
 import { verdict } from '../verdict.js';
 import { Help } from './help.js';
 import { Ago, FailureText, Icon } from './parts.js';
 import { PauseDialog } from './pause.js';
 import { RemoveDialog } from './remove.js';
 import { TopicForm } from './topic_form.js';
+import { ForgetToken, TokenForm } from './token.js';
 import { Topics } from './topics.js';
 import { Verdict } from './verdict.js';
 
@@ -31,6 +33,7 @@ export function Page() {
         <${Choice} label=${t('language')} value=${i18n.current()} onChoose=${chooseLanguage} options=${Object.entries(i18n.known)} />
         <${Choice} label=${t('theme')} value=${state.theme} onChoose=${chooseTheme}
           options=${['auto', 'light', 'dark'].map((theme) => [theme, t(`theme.${theme}`)])} />
+        <${ForgetToken} />
         <button type="button" class="square" aria-label=${t('help.title')} title=${t('help.title')} onClick=${() => update({ dialog: { kind: 'help' } })}>?</button>
       </div>
     </header>
@@ -104,7 +107,7 @@ function Banners() {
 function FailureBanner() {
   const { failure, nextAt, now, freshAt } = state;
   const isForbidden = failure.status === 401 || failure.status === 403;
-  const what = isForbidden ? t('failure.forbidden') : failure.code === 'unreachable' ? t('failure.unreachable', { host: location.host }) : t('failure.other');
+  const what = failure.status === 401 && token() === '' ? t('token.needed') : isForbidden ? t('failure.forbidden') : failure.code === 'unreachable' ? t('failure.unreachable', { host: location.host }) : t('failure.other');
   return html`
     <div class="banner is-down" role="alert">
       <${Icon} name="down" />
@@ -112,6 +115,7 @@ function FailureBanner() {
         <strong>${what}</strong>${' '}${freshAt > 0 ? t('failure.age', { time: i18n.moment(freshAt) }) : t('failure.nothing')}<br />
         <${FailureText} failure=${failure} />
       </p>
+      ${failure.status === 401 && html`<${TokenForm} />`}
       <p class="aside">
         ${nextAt !== null && html`<span aria-hidden="true">${t('failure.next', { in: i18n.distance(Math.max(nextAt, now), now) })}</span>`}
         <button type="button" onClick=${refresh}>${t('retry')}</button>

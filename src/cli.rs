@@ -1,4 +1,4 @@
-//! The commands that talk to a running drover over its HTTP API, and [`Command::Replay`], which talks to the sink's server.
+//! The commands that talk to a running drover over its HTTP API; [`Command::Replay`], which talks to the sink's server; and [`Command::Token`], which talks to nobody.
 //!
 //! Guarantees: data goes to stdout, messages to stderr; every request ends in time; exit codes are those of the design, section 7 (0 ok, 1 failed, 2 usage, 3 unhealthy with `--fail-on`,
 //! 4 not found, 5 conflict, 69 unreachable, 78 bad configuration; of a replay also 130 interrupted); no text of a server reaches the terminal raw.
@@ -14,6 +14,7 @@
 //! | rewinds and their confirmation | `rewind` |
 //! | waiting until tasks run | `wait` |
 //! | tasks, events, dead letters, sources | `tasks`, `events`, `letters`, `sources` |
+//! | new tokens for the API | `token` |
 //! | the probe for containers | `healthcheck` |
 //! | sending what the file sink wrote | `replay` |
 
@@ -36,6 +37,7 @@ mod rewind;
 mod sources;
 mod status;
 mod tasks;
+mod token;
 mod topics;
 mod wait;
 
@@ -63,6 +65,8 @@ pub enum Command {
     Sources(sources::SourcesArgs),
     /// Sends what the file sink wrote to Elasticsearch or OpenSearch
     Replay(replay::ReplayArgs),
+    /// Makes a token for the API, and the line for the file of tokens
+    Token(token::TokenArgs),
     /// Asks a probe: exit code 0 when it is well, else 1
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -156,6 +160,7 @@ pub async fn run(command: Command) -> u8 {
         Command::Events(arguments) => events::run(arguments).await,
         Command::DeadLetters(arguments) => letters::run(arguments).await,
         Command::Sources(arguments) => sources::run(arguments).await,
+        Command::Token(arguments) => token::run(&arguments),
         Command::Replay(arguments) => return replay::run(arguments).await,
         Command::Healthcheck(arguments) => return healthcheck::run(arguments).await,
     };

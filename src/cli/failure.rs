@@ -107,7 +107,7 @@ impl Refusal {
             detail: document.cell("detail"),
             request_id: document.text("request_id").map(str::to_owned),
             errors: errors_of(document),
-            advice: None,
+            advice: (status == 401).then_some("give the token in a file, with --token-file or DROVER_TOKEN_FILE"),
         })
     }
 

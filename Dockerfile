@@ -5,7 +5,8 @@
 #
 # The image listens on all of the container's addresses (DROVER_LISTEN below, which wins over `listen` in the file) and reads /etc/drover/config.yaml (DROVER_CONFIG). What that needs:
 #
-# * --insecure, because there are no tokens for the API yet: drover refuses an address that others can reach without the one or the other. Publish the port on a loopback address of the host then, as above.
+# * tokens (`auth: {tokens_file: tokens.yaml}` in the file, made by `drover token`), or --insecure: drover refuses an address that others can reach without the one or the other. With --insecure publish the port on a
+#   loopback address of the host, as above.
 # * `data_dir: /var/lib/drover` in the file. The default, ./data, is relative to the file, and /etc/drover is not writable.
 # * `allowed_hosts` in the file, where the API is called by another name than a loopback one.
 #

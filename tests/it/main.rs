@@ -11,3 +11,4 @@ mod layering;
 mod openapi;
 mod parking;
 mod sink;
+mod tokens;

@@ -258,6 +258,8 @@ pub struct ApiState {
     pub log_level: Arc<dyn LogLevel>,
     /// What the streams of changes have in common.
     pub stream: Arc<StreamLog>,
+    /// The certificate and the key; `None` = plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The tokens; `None` where everybody may do everything.
     pub tokens: Option<watch::Receiver<TokensView>>,
     /// Host names under which the API answers, besides the loopback ones.

@@ -298,6 +298,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     // The first thing, so that a start which is refused leaves nothing behind.
     let tokens = config.tokens_file.clone().map(|path| TokensFile::open(path, options.variables.clone())).transpose().map_err(StartError::Tokens)?;
     let (tokens_file, token_views) = tokens.unzip();
+    let tls = config.tls.as_ref().map(crate::config::tls::server).transpose();
+    let tls = tls.map_err(|error| StartError::Setup { part: "tls", source: error.into() })?.map(Arc::new);
     let (file, file_views) = FileSource::new(options.config_path.clone(), options.variables.clone(), loaded, now);
     let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;
 
@@ -386,6 +388,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         log_level: options.log_level.clone(),
         stream: Arc::default(),
         readiness_require: config.readiness_require.clone(),
+        tls,
         tokens: token_views.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
         http: config.http.clone(),

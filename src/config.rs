@@ -1,8 +1,8 @@
 //! What a configuration file says: raw text → a tree with positions → a validated [`Config`].
 //!
 //! Guarantees: a [`Config`] is complete and legal; every problem of a file is reported at once, with its path, line, column and remedy; unknown keys of the native form are
-//! errors, those of the collector's dialect warnings; secrets ([`Secret`]) never appear in a problem, in `Debug` or in a comparison's output; files that the configuration names can be opened, and what this version
-//! does not do is a problem rather than left out silently. Validation does no network I/O and reads no file but the configuration and what it names with `file:`. Which sources a topic has in the end is [`desired::merge`](crate::desired::merge)'s business.
+//! errors, those of the collector's dialect warnings; secrets ([`Secret`]) never appear in a problem, in `Debug` or in a comparison's output; files that the configuration names can be opened.
+//! Validation does no network I/O and reads no file but the configuration, what it names with `file:`, and the API's certificate and key. Which sources a topic has in the end is [`desired::merge`](crate::desired::merge)'s business.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +20,10 @@ mod address;
 pub mod check;
 mod dialect;
 mod native;
-mod not_yet;
 mod properties;
 mod reader;
 pub(crate) use reader::parse_duration;
+pub mod tls;
 pub mod tokens;
 mod topics;
 mod tree;

@@ -1,7 +1,7 @@
-//! The accept loop: plain HTTP/1.1 with limits on everything that a client can drag out.
+//! The accept loop: HTTP/1.1, plain or by TLS, with limits on everything that a client can drag out.
 //!
 //! Guarantees: at most `max_connections` at once and one that is being closed, the rest waits in the system's backlog; at the limit a new connection takes the place of the one
-//! that has been open longest without a request, so that silent clients do not keep probes waiting, and with a request on every connection it waits; a request's head, and the pause between two requests, last at most `header_timeout`;
+//! that has been open longest without a request, so that silent clients do not keep probes waiting, and with a request on every connection it waits; a TLS handshake, a request's head, and the pause between two requests, last at most `header_timeout`;
 //! a client that does not read its answer for [`WRITE_TIMEOUT`] is cut off; heads are bounded, and what hyper refuses there (400, 431) has no body because no request exists yet. Cancelled,
 //! it stops accepting, lets answers that are under way finish for at most [`GRACE`] and returns; silent clients are not waited for.
 //!
@@ -30,6 +30,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -59,6 +61,7 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
     let listener = TcpListener::from_std(listener)?;
     let header_timeout = state.http.header_timeout;
     let max_connections = state.http.max_connections.max(1);
+    let tls = state.tls.clone().map(TlsAcceptor::from);
     let router = super::router(state);
 
     let mut silent = Silent::default();
@@ -77,7 +80,7 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
                     if connections.len() >= max_connections {
                         silent.close_longest();
                     }
-                    connections.push(connection(stream, peer, router.clone(), header_timeout, silent.enter(), cancel.clone()));
+                    connections.push(connection(stream, peer, tls.clone(), router.clone(), header_timeout, silent.enter(), cancel.clone()));
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -147,9 +150,38 @@ impl Guest {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration, place: Arc<Guest>, cancel: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    header_timeout: Duration,
+    place: Arc<Guest>,
+    cancel: CancellationToken,
+) {
     // Answers are small and complete; waiting to fill a packet only delays them. A failure costs only that.
     let _ = stream.set_nodelay(true);
+    let stream = match tls {
+        None => Either::Left(stream),
+        Some(acceptor) => {
+            let outcome = tokio::select! {
+                outcome = tokio::time::timeout(header_timeout, acceptor.accept(stream)) => outcome,
+                () = cancel.cancelled() => return place.leave(),
+                () = place.closer.cancelled() => return place.leave(),
+            };
+            match outcome {
+                Ok(Ok(stream)) => Either::Right(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, %peer, "a TLS handshake failed");
+                    return place.leave();
+                }
+                Err(_) => {
+                    tracing::debug!(%peer, "a TLS handshake took too long");
+                    return place.leave();
+                }
+            }
+        }
+    };
     let service = service_fn(|request: Request<Incoming>| {
         place.leave();
         answer(router.clone(), request, peer, Closing(cancel.clone()))

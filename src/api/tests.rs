@@ -367,6 +367,7 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
         log_level: Arc::new(FixedLog(watch::Sender::new("info".to_owned()))),
         stream: Arc::default(),
         readiness_require: Vec::new(),
+        tls: None,
         tokens: None,
         allowed_hosts: vec!["drover.example".to_owned()],
         http: HttpConfig { open_probes: true, open_metrics: true, max_connections: 4, max_body: 64, header_timeout: Duration::from_millis(300) },

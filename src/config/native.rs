@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::address::{self, Mistake};
 use super::dialect::{self, Found, NativeSections};
-use super::not_yet::{self, NotYet};
 use super::reader::{Placed, Reader, Section};
+use super::tls::{self, TlsError};
 use super::topics::{self, PlacedTopic};
 use super::tree::Node;
 use super::{
@@ -79,7 +79,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let supervision = supervision(reader, &mut top);
     let memory = memory(reader, root, &mut top, sink.as_ref());
     let tokens_file = tokens_file(reader, &mut top);
-    let tls = tls(reader, &mut top);
+    let tls = tls_files(reader, &mut top);
     let http = http(reader, &mut top);
     let readiness_require = readiness(reader, &mut top, is_etcd_named);
     let metrics_per_partition = metrics(reader, &mut top);
@@ -131,7 +131,7 @@ fn note(reader: &mut Reader<'_>, root: &Node, config: &Config, listen: Option<&P
     }
     if let Some((path, node)) = listen.filter(|_| !config.listen.ip().is_loopback() && config.tokens_file.is_some() && config.tls.is_none()) {
         let detail = "others can reach this address, and tokens go to it unencrypted";
-        reader.warning(node.problem(path, detail, "listen on a loopback address behind a TLS proxy"));
+        reader.warning(node.problem(path, detail, "add tls: {cert_file: FILE, key_file: FILE}, or listen on a loopback address behind a TLS proxy"));
     }
     if config.topics.is_empty() {
         reader.warning(root.problem("topics", "the file names no topics", "add topics: [{topic: NAME}]"));
@@ -510,18 +510,25 @@ fn tokens_file(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<PathBuf
     reader.file(&path, node)
 }
 
-fn tls(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<TlsConfig> {
+fn tls_files(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<TlsConfig> {
     let (path, node) = top.take("tls")?;
     let mut section = reader.section(&path, node)?;
-    if !section.entries().is_empty() {
-        reader.problem(not_yet::problem(NotYet::Tls, &path, node));
-    }
     let pair = pair(reader, &mut section, "cert_file", "key_file");
     reader.refuse_unknown(&section);
     let ((cert_path, cert_node), (key_path, key_node)) = pair?;
-    let cert_file = reader.path(&cert_path, cert_node);
-    let key_file = reader.path(&key_path, key_node);
-    Some(TlsConfig { cert_file: cert_file?, key_file: key_file? })
+    let cert_file = reader.file(&cert_path, cert_node);
+    let key_file = reader.file(&key_path, key_node);
+    let config = TlsConfig { cert_file: cert_file?, key_file: key_file? };
+    match tls::server(&config) {
+        Ok(_) => {}
+        Err(TlsError::Certificate(detail)) => {
+            reader.problem(cert_node.problem(&cert_path, detail, "name a PEM file with the certificate and those that lead to the authority's"))
+        }
+        Err(TlsError::Key(detail)) => {
+            reader.problem(key_node.problem(&key_path, detail, "name a PEM file with the certificate's own key, without a passphrase"))
+        }
+    }
+    Some(config)
 }
 
 fn http(reader: &mut Reader<'_>, top: &mut Section<'_>) -> HttpConfig {
@@ -719,7 +726,7 @@ mod tests {
                 assert!(shown.contains(&format!("{section}{key}")), "{section}{key} is not shown");
             }
         }
-        // With every field in use, only what excludes each other, what is not there and what this version does not do is wrong: the fields are all known and their values legal.
+        // With every field in use, only what excludes each other and what is not there is wrong: the fields are all known and their values legal.
         let wrong: Vec<String> = places(&whole).into_iter().map(|(path, _)| path).collect();
         let expected = [
             "kafka.properties.ssl.ca.location",
@@ -732,7 +739,8 @@ mod tests {
             "etcd.client_cert",
             "etcd.client_key",
             "auth.tokens_file",
-            "tls",
+            "tls.cert_file",
+            "tls.key_file",
         ];
         assert_eq!(wrong, expected);
     }
@@ -889,7 +897,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_refused_in_one_report() {
+    fn files_and_keys_that_are_missing_are_told_in_one_report() {
         let text = "\
 kafka: {brokers: ['a:1']}
 sink: {file: out}
@@ -901,7 +909,7 @@ tls:
 readiness: {require: [kafka, etcd]}
 topics: [{topic: t, formt: json}]
 ";
-        let expected = [("auth.tokens_file", 5), ("tls", 7), ("tls.key_file", 7), ("topics[0].formt", 9)];
+        let expected = [("auth.tokens_file", 5), ("tls.key_file", 7), ("topics[0].formt", 9)];
         assert_eq!(places(text), expected.map(|(path, line)| (path.to_owned(), line)));
     }
 

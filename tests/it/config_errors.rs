@@ -187,7 +187,8 @@ fn a_probe_that_fails_is_told_to_programs() {
 fn what_run_refuses_check_config_refuses_too() {
     for (text, path) in [
         ("sink: {}\n", "sink.file"),
-        ("tls: {cert_file: c.pem, key_file: k.pem}\n", "tls"),
+        ("tls: {cert_file: c.pem, key_file: k.pem}\n", "tls.cert_file"),
+        ("tls: {cert_file: config.yaml, key_file: config.yaml}\n", "tls.cert_file"),
         ("auth: {tokens_file: t}\n", "auth.tokens_file"),
         ("sink: {file: out}\ndead_letters: {store: elasticsearch}\n", "dead_letters.store"),
         ("readiness: {require: [etcd]}\n", "readiness.require[0]"),

@@ -11,4 +11,5 @@ mod layering;
 mod openapi;
 mod parking;
 mod sink;
+mod tls;
 mod tokens;

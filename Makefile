@@ -58,7 +58,8 @@ test-real: ## the same program against a real Kafka, Elasticsearch, OpenSearch a
 test-faults: ## a seeded selection of the fault matrix and of the mutants, at most five minutes. Options: SEED=7
 	FAULTS=selection SEED=$(SEED) cargo test --locked $(FEATURES) --test faults
 
-faults: ## the whole fault matrix and all mutants; writes tests/faults/RESULTS.md (not in CI). Options: ROW=23 (or ROW=3,29 or ROW=mutants), SEED=7, ROW=70 for a soak of an hour, SOAK=10 for other minutes
+faults: ## a minute of fuzzing for each parser, the whole fault matrix and all mutants; writes tests/faults/RESULTS.md (not in CI). Options: ROW=23 (or ROW=3,29 or ROW=mutants), SEED=7, ROW=70 for a soak of an hour, SOAK=10 for other minutes
+	$(if $(ROW),,@$(MAKE) --no-print-directory fuzz)
 	ROW=$(ROW) SEED=$(SEED) SOAK=$(SOAK) cargo test --locked $(FEATURES) --test faults
 
 bench: ## what drover costs beside hand-written librdkafka loops, with a real Kafka; writes benches/README.md (not in CI). Options: BENCH=quick, BENCH_TABLE=main,latency

@@ -24,6 +24,8 @@ for (const lang of ['en', 'zh-CN']) {
       };
 
       test('lists, well, unwell and empty', async ({ page, fixture }) => {
+        // Five audits of whole pages, on a machine that may have other tests to run.
+        test.slow();
         await open(page, fixture, `?lang=${lang}`);
         await expect(page.locator('html')).toHaveAttribute('lang', lang);
         await check(page, 'calm');

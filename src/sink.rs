@@ -3,9 +3,9 @@
 //! Guarantees: every submitted [`Segment`] gets exactly one [`Outcome`], also when the sink is restarted ([`Outcome::Lost`]); an outcome `Settled` means that the server, or the disk, has confirmed
 //! or the server finally refused every item of it. Owns the contract between pipeline and sink, and one sender ([`SinkHandle`]). Does not know Kafka, offsets or records: an item is an action line and a source line.
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use crate::memory::Buffer;
 use crate::status::{Reason, ReasonCode};
 
 pub(crate) mod answer;
@@ -25,7 +25,7 @@ pub use stats::SinkStats;
 #[derive(Debug)]
 pub struct Segment {
     /// Action and source lines of all items, each ending in LF.
-    pub body: Buffer,
+    pub body: Bytes,
     /// The end of each item in `body`; an item is its action line and its source line.
     pub ends: Vec<u32>,
     /// Send it in a request of its own: it probes whether its index accepts documents again, or hunts a culprit.

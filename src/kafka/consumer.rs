@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::chunk::{Chunk, ChunkBuilder};
+use super::chunk::{Chunk, ChunkBuilder, Headroom};
 use super::client::{self, Events, GroupEvent};
 use super::ffi::{self, Batch, CommitQueue, CommitResult, Message, OwnQueue};
 use super::handle::{Command, ConsumerHandle, Intake, OpenError, RewindError, Subscription, Waker};
@@ -599,8 +599,8 @@ impl<'a> Session<'a> {
 
     fn serve(&mut self, command: Command) -> Result<(), ConsumerError> {
         match command {
-            Command::Open { partition: key, epoch, afresh, reply } => {
-                let result = self.open(&key, epoch, afresh);
+            Command::Open { partition: key, epoch, headroom, afresh, reply } => {
+                let result = self.open(&key, epoch, headroom, afresh);
                 // The task may have been cancelled meanwhile; then the mailbox is closed, which delivering notices.
                 match result {
                     Ok(intake) => drop(reply.send(Ok(intake))),
@@ -632,7 +632,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn open(&mut self, key: &TopicPartition, epoch: u64, afresh: bool) -> Result<Intake, OpenFailure> {
+    fn open(&mut self, key: &TopicPartition, epoch: u64, headroom: Option<Headroom>, afresh: bool) -> Result<Intake, OpenFailure> {
         if !*self.inner.intake.borrow() {
             return Err(OpenFailure::Task(OpenError::Stopped));
         }
@@ -653,6 +653,7 @@ impl<'a> Session<'a> {
         let Some(partition) = self.partitions.get_mut(key) else { return Err(OpenFailure::Task(OpenError::Gone)) };
         let (mailbox, chunks) = mpsc::channel(MAILBOX_CHUNKS);
         partition.mailbox = Some(mailbox);
+        partition.builder.leave_room(headroom);
         partition.handed = watermark;
         partition.deliver();
         Ok(Intake { chunks, watermark: partition.watermark.clone(), start: watermark, waker: self.inner.waker.clone() })
@@ -791,7 +792,7 @@ impl<'a> Session<'a> {
             partition.verified_past_end = 0;
             partition.position = offset + 1;
             partition.leader_epochs.note(offset, message.leader_epoch());
-            if partition.builder.bytes() + message.bytes() > CHUNK_BYTES {
+            if partition.builder.would_exceed(CHUNK_BYTES, offset, message.bytes()) {
                 partition.finish_chunk(&budget);
                 partition.deliver();
             }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Headroom};
 use super::{ConsumerView, TopicPlan};
 use crate::topic::{TopicName, TopicPartition};
 
@@ -22,6 +22,8 @@ pub(super) enum Command {
     Open {
         partition: TopicPartition,
         epoch: u64,
+        /// What its chunks leave free before values.
+        headroom: Option<Headroom>,
         /// Whether it is assigned again first.
         afresh: bool,
         reply: oneshot::Sender<Result<Intake, OpenError>>,
@@ -147,11 +149,12 @@ impl ConsumerHandle {
         });
     }
 
-    /// A mailbox of this partition that begins at its watermark. What an earlier mailbox got and did not settle comes again. `afresh` assigns the partition again: for one whose records do not
+    /// A mailbox of this partition that begins at its watermark. What an earlier mailbox got and did not settle comes again. Its chunks leave
+    /// `headroom` before values, but for records that were taken before. `afresh` assigns the partition again: for one whose records do not
     /// come.
-    pub async fn open(&self, partition: &TopicPartition, epoch: u64, afresh: bool) -> Result<Intake, OpenError> {
+    pub async fn open(&self, partition: &TopicPartition, epoch: u64, headroom: Option<Headroom>, afresh: bool) -> Result<Intake, OpenError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Open { partition: partition.clone(), epoch, afresh, reply }).map_err(|_| OpenError::Stopped)?;
+        self.commands.send(Command::Open { partition: partition.clone(), epoch, headroom, afresh, reply }).map_err(|_| OpenError::Stopped)?;
         self.waker.wake();
         answer.await.map_err(|_| OpenError::Stopped)?
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc};
@@ -26,7 +27,7 @@ use crate::causes::chain;
 use crate::dead_letters::redrive::{Order, RedriveOrders};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query};
 use crate::kafka::chunk::ChunkBuilder;
-use crate::memory::{Buffer, Charge};
+use crate::memory::Charge;
 use crate::sink::{Outcome, Reply, Segment, SinkHandle};
 use crate::topic::{TopicName, TopicSpec};
 
@@ -300,7 +301,7 @@ fn segment(items: &[Item], alone: bool, reply: Reply) -> Segment {
         // A page is far below 4 GiB.
         ends.push(u32::try_from(body.len()).unwrap_or(u32::MAX));
     }
-    Segment { body: Buffer::from(body), ends, alone, hurry: true, reply }
+    Segment { body: Bytes::from(body), ends, alone, hurry: true, reply }
 }
 
 /// Sorts the letters of a segment by its outcome.

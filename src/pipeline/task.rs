@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use crate::dead_letters::{self, Cause, DeadLetter, DeadLetters};
 use crate::invariants::{Invariant, SelfChecks};
 use crate::kafka::chunk::{Chunk, Record};
 use crate::kafka::{ConsumerHandle, Intake};
-use crate::memory::{Buffer, Buffers};
+use crate::memory::Buffers;
 use crate::mutants;
 use crate::sink::{Outcome, ParkCause, Rejection, Reply, Segment, SinkHandle};
 use crate::status::{Reason, ReasonCode};
@@ -83,6 +84,29 @@ impl Kept {
     }
 }
 
+/// What a chunk became.
+struct Lines {
+    body: Bytes,
+    ends: Vec<u32>,
+    /// What the body holds besides the chunk's own buffer.
+    copied_bytes: u64,
+}
+
+/// The lines of a chunk that was filled.
+fn in_place(kept: &mut Kept) -> Lines {
+    let mut ends = Vec::with_capacity(kept.chunk.len());
+    for (number, end) in (0_u32..).zip(kept.chunk.ends()) {
+        match end {
+            Some(end) => ends.push(end),
+            None => {
+                kept.not_items.push(number);
+                kept.skipped += 1;
+            }
+        }
+    }
+    Lines { body: kept.chunk.share(), ends, copied_bytes: 0 }
+}
+
 /// Why the loop stopped before it was cancelled.
 enum Halt {
     /// Told to end.
@@ -125,9 +149,10 @@ struct Task {
 /// One life, from the partition's watermark on until it is cancelled.
 pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, context: TaskContext<PartitionProgress>) -> Result<(), TaskError> {
     let cancel = context.cancel.clone();
+    let formatter = Formatter::new(&key.topic, key.partition, &spec.facts.id_base, &spec.topic);
     let opened = tokio::select! {
         () = cancel.cancelled() => return Ok(()),
-        opened = parts.consumer.open(&key, spec.epoch, context.progress.starved()) => opened,
+        opened = parts.consumer.open(&key, spec.epoch, formatter.headroom(), context.progress.starved()) => opened,
     };
     let intake = match opened {
         Ok(intake) => intake,
@@ -144,7 +169,7 @@ pub(super) async fn run(parts: Parts, key: TopicPartition, spec: PartitionSpec, 
     let careful_until = if context.care == Care::None { i64::MIN } else { reached.saturating_add(1) };
     let (reply_to, outcomes) = mpsc::unbounded_channel();
     let mut task = Task {
-        formatter: Formatter::new(&key.topic, key.partition, &spec.facts.id_base, &spec.topic),
+        formatter,
         ledger: Ledger::new(intake.start()),
         account: Account::default(),
         progress: context.progress.clone(),
@@ -224,8 +249,8 @@ impl Task {
             return self.take_one_by_one(chunk).await;
         }
         let mut kept = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: now_ms() };
-        let (body, ends) = self.format(&mut kept);
-        kept.chunk.charge.resize(kept.chunk.charge.bytes() + body.capacity() as u64);
+        let Lines { body, ends, copied_bytes } = self.format(&mut kept);
+        kept.chunk.charge.resize(kept.chunk.charge.bytes() + copied_bytes);
         let next_offset = kept.chunk.next_offset();
         let bytes = kept.chunk.charge.bytes();
         let ticket = self.ledger.push(next_offset, bytes, kept);
@@ -237,20 +262,37 @@ impl Task {
         Ok(())
     }
 
-    fn segment(&self, ticket: u64, body: Buffer, ends: Vec<u32>, alone: bool) -> Segment {
+    fn segment(&self, ticket: u64, body: Bytes, ends: Vec<u32>, alone: bool) -> Segment {
         // Once the window is full nothing more comes from here until something settles.
         let hurry = alone || self.ledger.pending() >= MOST_SEGMENTS || self.ledger.bytes() >= MOST_BYTES;
         Segment { body, ends, alone, hurry, reply: Reply::new(ticket, self.reply_to.clone()) }
     }
 
-    /// Formats a chunk's records; notes which of them became no document.
-    fn format(&mut self, kept: &mut Kept) -> (Buffer, Vec<u32>) {
-        let records = kept.chunk.len();
-        let mut body = self.parts.buffers.take(kept.chunk.bytes() + records * ROOM_PER_RECORD);
-        let mut ends = Vec::with_capacity(records);
+    /// Formats a chunk's records; notes which of them became no document. Where every value is passed on as it is, the chunk itself becomes the lines; else they are copied.
+    fn format(&mut self, kept: &mut Kept) -> Lines {
         kept.not_items.clear();
         kept.deaths.clear();
         kept.skipped = 0;
+        if self.fill(&mut kept.chunk) { in_place(kept) } else { self.copy(kept) }
+    }
+
+    /// Makes lines of the chunk where it lies; `false` when some of its records need a copy.
+    fn fill(&mut self, chunk: &mut Chunk) -> bool {
+        // What is shared was filled before.
+        let Some(slots) = chunk.slots() else { return true };
+        for mut slot in slots {
+            self.progress.at(slot.offset);
+            if !self.formatter.fill(&mut slot) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn copy(&mut self, kept: &mut Kept) -> Lines {
+        let records = kept.chunk.len();
+        let mut body = self.parts.buffers.take(kept.chunk.bytes() + records * ROOM_PER_RECORD);
+        let mut ends = Vec::with_capacity(records);
         for (number, record) in (0_u32..).zip(kept.chunk.records()) {
             self.progress.at(record.offset);
             match self.formatter.append(&record, &mut body) {
@@ -266,7 +308,7 @@ impl Task {
                 }
             }
         }
-        (body, ends)
+        Lines { copied_bytes: body.capacity() as u64, body: Bytes::from_owner(body), ends }
     }
 
     async fn outcome(&mut self, ticket: u64, outcome: Outcome) -> Result<(), Halt> {
@@ -293,7 +335,7 @@ impl Task {
         // The formatter needs the task, so the entry leaves the ledger's sight for a moment; nothing can settle it meanwhile.
         let chunk = std::mem::replace(&mut kept.chunk, Chunk::empty());
         let mut again = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: kept.taken_ms };
-        let (body, ends) = self.format(&mut again);
+        let Lines { body, ends, .. } = self.format(&mut again);
         if let Some(kept) = self.ledger.get_mut(ticket) {
             *kept = again;
         }
@@ -502,7 +544,7 @@ impl Task {
     /// Sends one document in a request of its own and waits for its outcome; what comes of earlier segments is ignored.
     async fn probe(&mut self, lines: &[u8]) -> Result<Outcome, Halt> {
         let end = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-        let segment = self.segment(PROBE, Buffer::from(lines.to_vec()), vec![end], true);
+        let segment = self.segment(PROBE, Bytes::copy_from_slice(lines), vec![end], true);
         tokio::select! {
             () = self.cancel.cancelled() => return Err(Halt::Cancelled),
             () = self.parts.sink.submit(segment) => {}
@@ -524,7 +566,7 @@ impl Task {
     async fn reopen(&mut self) -> Result<(), Halt> {
         let opened = tokio::select! {
             () = self.cancel.cancelled() => return Err(Halt::Cancelled),
-            opened = self.parts.consumer.open(&self.key, self.spec.epoch, false) => opened,
+            opened = self.parts.consumer.open(&self.key, self.spec.epoch, self.formatter.headroom(), false) => opened,
         };
         match opened {
             Ok(intake) => {

@@ -207,7 +207,6 @@ impl<'a> Life<'a> {
         };
         let key = self.open.open(reply, ends.len());
         self.group_bytes += body.len();
-        let body = Bytes::from_owner(body);
         for run in runs {
             let piece = Piece { segment: key, first: run.first, items: run.items, bytes: body.slice(run.bytes) };
             self.group.entry(run.folder).or_default().push(piece);

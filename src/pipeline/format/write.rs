@@ -124,12 +124,17 @@ pub(super) fn decimal(out: &mut Vec<u8>, number: i64) {
     out.extend_from_slice(written.strip_prefix(b"0").filter(|tail| !tail.is_empty()).unwrap_or(written));
 }
 
+/// Whether there is an LF or a CR, looked for with vectors as wide as the processor has.
+pub(super) fn has_line_ends(bytes: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', bytes).is_some()
+}
+
 /// Appends `bytes` with spaces in place of line ends: a line end would end the source line.
 pub(super) fn without_line_ends(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.extend_from_slice(bytes);
-    // Most values have none, and looking for them with vectors as wide as the processor has is cheaper than writing every byte again.
-    if memchr::memchr2(b'\n', b'\r', bytes).is_none() {
+    // Most values have none, and looking for them is cheaper than writing every byte again.
+    if !has_line_ends(bytes) {
         return;
     }
     for byte in out.get_mut(start..).unwrap_or_default() {

@@ -41,6 +41,10 @@ use history::{LeaderEpochs, NO_LEADER_EPOCH};
 const TURN_MESSAGES: usize = 10_000;
 /// Messages that are taken at once: what librdkafka touches for each of them is still in the caches when it is copied and released.
 const BATCH_MESSAGES: usize = 1_000;
+/// Bytes of one batch, by the size of the records before: a thousand of a megabyte each would pass any budget at once.
+const BATCH_BYTES: usize = 4 << 20;
+/// Messages of the first batch, of which nothing is known: `message.max.bytes` is 1 MB by default.
+const FIRST_BATCH: usize = 4;
 /// Bytes after which a turn takes no further batch: the budget is looked at between turns only, and ten thousand records of 60 KB would pass any.
 const TURN_BYTES: usize = 16 << 20;
 /// How long the first batch of a turn may take to fill: the latency of a quiet topic.
@@ -417,6 +421,7 @@ impl<'a> Session<'a> {
 
     fn run(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>, stop: &CancellationToken) -> Result<(), ConsumerError> {
         let mut batch = Batch::new(BATCH_MESSAGES);
+        batch.limit_to(FIRST_BATCH);
         while !stop.is_cancelled() {
             self.inner.beat.send_replace(tokio::time::Instant::now());
             fail::fail_point!("poll");
@@ -445,8 +450,13 @@ impl<'a> Session<'a> {
         let mut taken = 0;
         for _ in 0..TURN_MESSAGES / BATCH_MESSAGES {
             self.queue.consume(wait, batch);
-            taken += self.hand_out(batch, &mut errors);
-            if !batch.is_full() || taken >= TURN_BYTES {
+            let bytes = self.hand_out(batch, &mut errors);
+            taken += bytes;
+            let has_more = batch.is_full();
+            if let Some(messages) = next_batch(bytes, batch.len()) {
+                batch.limit_to(messages);
+            }
+            if !has_more || taken >= TURN_BYTES {
                 break;
             }
             wait = Duration::ZERO;
@@ -1178,4 +1188,26 @@ fn key_in(subscribed: &Subscription, topic: &str, partition: i32) -> Option<Topi
         None => TopicName::new(topic).ok()?,
     };
     Some(TopicPartition::new(name, partition))
+}
+/// How many messages the next batch has, when the one before had so many of so many bytes; `None` where there was none.
+fn next_batch(bytes: usize, messages: usize) -> Option<usize> {
+    if messages == 0 {
+        return None;
+    }
+    let fitting = BATCH_BYTES.saturating_mul(messages).checked_div(bytes).unwrap_or(BATCH_MESSAGES);
+    Some(fitting.min(BATCH_MESSAGES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_large_records_are_not_taken_at_once() {
+        assert_eq!(next_batch(300 * 1_000, 1_000), Some(1_000));
+        assert_eq!(next_batch(4 * (512 << 10), 4), Some(8));
+        assert_eq!(next_batch(5 << 20, 1), Some(0), "which is one for a batch");
+        assert_eq!(next_batch(0, 0), None);
+        assert_eq!(next_batch(0, 7), Some(1_000), "tombstones");
+    }
 }

@@ -81,9 +81,9 @@ impl<C: ConsumerContext + 'static> OwnQueue<C> {
     pub(super) fn consume(&self, timeout: Duration, batch: &mut Batch) {
         batch.release();
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is valid, `slots` has `capacity` writable places, and librdkafka writes at most that many pointers and says how many.
-        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, timeout_ms, batch.slots.as_mut_ptr(), batch.slots.len()) };
-        batch.filled = usize::try_from(count).unwrap_or(0).min(batch.slots.len());
+        // SAFETY: the queue is valid, `slots` has at least `limit` writable places, and librdkafka writes at most that many pointers and says how many.
+        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, timeout_ms, batch.slots.as_mut_ptr(), batch.limit) };
+        batch.filled = usize::try_from(count).unwrap_or(0).min(batch.limit);
     }
 }
 
@@ -97,13 +97,25 @@ impl<C: ConsumerContext + 'static> Drop for OwnQueue<C> {
 /// Messages that were consumed together; reused from one call to the next.
 pub(super) struct Batch {
     slots: Vec<*mut sys::rd_kafka_message_t>,
+    /// How many are taken at once; at most as many as there are slots.
+    limit: usize,
     filled: usize,
 }
 
 impl Batch {
     /// A batch of at most `capacity` messages.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { slots: vec![ptr::null_mut(); capacity], filled: 0 }
+        Self { slots: vec![ptr::null_mut(); capacity], limit: capacity, filled: 0 }
+    }
+
+    /// Takes at most this many messages from now on, but one at least and no more than its capacity.
+    pub(super) fn limit_to(&mut self, messages: usize) {
+        self.limit = messages.clamp(1, self.slots.len().max(1));
+    }
+
+    /// The number of messages.
+    pub(super) fn len(&self) -> usize {
+        self.filled
     }
 
     /// The messages in the order of the queue.
@@ -115,7 +127,7 @@ impl Batch {
 
     /// Whether it holds as many messages as it can, so that more may be there.
     pub(super) fn is_full(&self) -> bool {
-        self.filled == self.slots.len()
+        self.filled == self.limit
     }
 
     fn release(&mut self) {

@@ -1,7 +1,7 @@
 //! From a record to a document, and when a record counts as settled.
 //!
 //! Guarantees: the watermark that a task publishes never passes a record that is not indexed, dead-lettered or skipped by a policy; dead letters are durable before it does; a task that ends in
-//! whatever way has lost nothing, since the next life begins at the watermark. Owns the partition task (`task.rs`), the formats ([`mod@format`]) and the offset ledger ([`ledger`]). Knows neither
+//! whatever way has lost nothing, since the next life begins at the watermark. Owns the partition task (`task.rs`), the formats ([`mod@format`]) and the lines of a chunk ([`lines`]) and the offset ledger ([`ledger`]). Knows neither
 //! rdkafka nor HTTP: chunks come from the consumer's [`Intake`](crate::kafka::Intake), documents go to the [sink](crate::sink).
 //!
 //! Nothing per record crosses a channel, allocates or wakes a task: chunks come in, segments go out, and one outcome comes back for each segment.
@@ -24,6 +24,7 @@ mod failpoints;
 pub mod format;
 pub mod ledger;
 mod letters;
+pub mod lines;
 pub mod mishaps;
 mod probes;
 pub mod progress;

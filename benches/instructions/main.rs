@@ -11,8 +11,9 @@ use std::time::Duration;
 use drover::config::{Compression, ElasticsearchConfig, SinkAuth};
 use drover::kafka::chunk::{Chunk, ChunkBuilder};
 use drover::memory::{Budget, Buffers};
-use drover::pipeline::format::{Formatted, Formatter};
+use drover::pipeline::format::Formatter;
 use drover::pipeline::ledger::Ledger;
+use drover::pipeline::lines::{self, Lines};
 use drover::sink::elasticsearch::ElasticsearchSink;
 use drover::sink::{Outcome, Reply, Segment};
 use drover::topic::{Format, TopicName, TopicSpec};
@@ -100,6 +101,7 @@ async fn run(records: usize, url: &str) -> usize {
     let mut builder = ChunkBuilder::new(buffers.clone());
     let spec = TopicSpec { format: Format::Json, ..TopicSpec::default() };
     let mut formatter = Formatter::new(&TopicName::new("orders").expect("legal"), 3, ID_BASE, &spec);
+    builder.leave_room(formatter.headroom().filter(|_| std::env::var_os("DROVER_INSTRUCTIONS_COPY").is_none()));
     let mut ledger: Ledger<Chunk> = Ledger::new(0);
     let (to, mut outcomes) = mpsc::unbounded_channel();
     let value = format!(r#"{{"message":"{}"}}"#, "x".repeat(BYTES_OF_A_RECORD - 14));
@@ -111,13 +113,9 @@ async fn run(records: usize, url: &str) -> usize {
                 builder.push(i64::try_from(offset).expect("an offset"), 1_767_268_800_123, None, Some(value.as_bytes()), std::iter::empty());
             }
             sent += count;
-            let chunk = builder.finish(budget.charge(builder.held_bytes()));
-            let mut body = buffers.take(chunk.bytes() + count * 160);
-            let mut ends = Vec::with_capacity(count);
-            for record in chunk.records() {
-                assert_eq!(formatter.append(&record, &mut body), Formatted::Document);
-                ends.push(u32::try_from(body.len()).expect("a small body"));
-            }
+            let mut chunk = builder.finish(budget.charge(builder.held_bytes()));
+            let Lines { body, ends, .. } = lines::of_chunk(&mut chunk, &mut formatter, &buffers, |_| {});
+            assert_eq!(ends.len(), count);
             let ticket = ledger.push(chunk.next_offset(), chunk.charge.bytes(), chunk);
             let hurry = ledger.pending() >= WINDOW || sent == records;
             handle.submit(Segment { body, ends, alone: false, hurry, reply: Reply::new(ticket, to.clone()) }).await;

@@ -19,6 +19,7 @@ use super::failpoints;
 use super::format::{Formatted, Formatter};
 use super::ledger::Ledger;
 use super::letters::{self, Death};
+use super::lines::{self, Lines, Others};
 use super::mishaps::Mishaps;
 use super::probes::Probes;
 use super::progress::{PartitionProgress, State, now_ms};
@@ -62,11 +63,7 @@ pub(super) struct Parts {
 /// What the ledger keeps of a chunk until it is settled.
 struct Kept {
     chunk: Chunk,
-    /// Numbers of the records that became no document, in order.
-    not_items: Vec<u32>,
-    /// Records that died without a server, by number.
-    deaths: Vec<(u32, Death)>,
-    skipped: u64,
+    others: Others,
     taken_ms: i64,
 }
 
@@ -74,7 +71,7 @@ impl Kept {
     /// The record that became the document with this number.
     fn record_of(&self, item: u32) -> Option<Record<'_>> {
         let mut record = item;
-        for gap in &self.not_items {
+        for gap in &self.others.numbers {
             if *gap > record {
                 break;
             }
@@ -82,29 +79,6 @@ impl Kept {
         }
         self.chunk.record(record as usize)
     }
-}
-
-/// What a chunk became.
-struct Lines {
-    body: Bytes,
-    ends: Vec<u32>,
-    /// What the body holds besides the chunk's own buffer.
-    copied_bytes: u64,
-}
-
-/// The lines of a chunk that was filled.
-fn in_place(kept: &mut Kept) -> Lines {
-    let mut ends = Vec::with_capacity(kept.chunk.len());
-    for (number, end) in (0_u32..).zip(kept.chunk.ends()) {
-        match end {
-            Some(end) => ends.push(end),
-            None => {
-                kept.not_items.push(number);
-                kept.skipped += 1;
-            }
-        }
-    }
-    Lines { body: kept.chunk.share(), ends, copied_bytes: 0 }
 }
 
 /// Why the loop stopped before it was cancelled.
@@ -231,7 +205,7 @@ impl Task {
         self.outbox.is_none() && (self.ledger.is_empty() || (self.ledger.pending() < MOST_SEGMENTS && self.ledger.bytes() < MOST_BYTES))
     }
 
-    async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
+    async fn take(&mut self, mut chunk: Chunk) -> Result<(), Halt> {
         self.progress.busy();
         failpoints::partition_task(&self.key).await;
         if let Some(mishaps) = &self.parts.mishaps {
@@ -248,12 +222,11 @@ impl Task {
         if self.ledger.is_empty() && self.ledger.position() < self.careful_until {
             return self.take_one_by_one(chunk).await;
         }
-        let mut kept = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: now_ms() };
-        let Lines { body, ends, copied_bytes } = self.format(&mut kept);
-        kept.chunk.charge.resize(kept.chunk.charge.bytes() + copied_bytes);
-        let next_offset = kept.chunk.next_offset();
-        let bytes = kept.chunk.charge.bytes();
-        let ticket = self.ledger.push(next_offset, bytes, kept);
+        let taken_ms = now_ms();
+        let Lines { body, ends, others, copied_bytes } = self.lines_of(&mut chunk);
+        let bytes = chunk.charge.bytes() + copied_bytes;
+        chunk.charge.resize(bytes);
+        let ticket = self.ledger.push(chunk.next_offset(), bytes, Kept { chunk, others, taken_ms });
         self.publish();
         if ends.is_empty() {
             return self.settle(ticket, Vec::new()).await;
@@ -268,47 +241,9 @@ impl Task {
         Segment { body, ends, alone, hurry, reply: Reply::new(ticket, self.reply_to.clone()) }
     }
 
-    /// Formats a chunk's records; notes which of them became no document. Where every value is passed on as it is, the chunk itself becomes the lines; else they are copied.
-    fn format(&mut self, kept: &mut Kept) -> Lines {
-        kept.not_items.clear();
-        kept.deaths.clear();
-        kept.skipped = 0;
-        if self.fill(&mut kept.chunk) { in_place(kept) } else { self.copy(kept) }
-    }
-
-    /// Makes lines of the chunk where it lies; `false` when some of its records need a copy.
-    fn fill(&mut self, chunk: &mut Chunk) -> bool {
-        // What is shared was filled before.
-        let Some(slots) = chunk.slots() else { return true };
-        for mut slot in slots {
-            self.progress.at(slot.offset);
-            if !self.formatter.fill(&mut slot) {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn copy(&mut self, kept: &mut Kept) -> Lines {
-        let records = kept.chunk.len();
-        let mut body = self.parts.buffers.take(kept.chunk.bytes() + records * ROOM_PER_RECORD);
-        let mut ends = Vec::with_capacity(records);
-        for (number, record) in (0_u32..).zip(kept.chunk.records()) {
-            self.progress.at(record.offset);
-            match self.formatter.append(&record, &mut body) {
-                // A body longer than 4 GiB cannot come from a chunk of at most 1 GiB.
-                Formatted::Document => ends.push(u32::try_from(body.len()).unwrap_or(u32::MAX)),
-                Formatted::Skipped => {
-                    kept.not_items.push(number);
-                    kept.skipped += 1;
-                }
-                Formatted::Dead { cause, reason } => {
-                    kept.not_items.push(number);
-                    kept.deaths.push((number, Death::own(cause, reason)));
-                }
-            }
-        }
-        Lines { copied_bytes: body.capacity() as u64, body: Bytes::from_owner(body), ends }
+    fn lines_of(&mut self, chunk: &mut Chunk) -> Lines {
+        let progress = &self.progress;
+        lines::of_chunk(chunk, &mut self.formatter, &self.parts.buffers, |offset| progress.at(offset))
     }
 
     async fn outcome(&mut self, ticket: u64, outcome: Outcome) -> Result<(), Halt> {
@@ -332,12 +267,11 @@ impl Task {
     /// The sink was started again and forgot the segment. Formatting is a function of the record, so it becomes the same bytes.
     async fn send_again(&mut self, ticket: u64) {
         let Some(kept) = self.ledger.get_mut(ticket) else { return };
-        // The formatter needs the task, so the entry leaves the ledger's sight for a moment; nothing can settle it meanwhile.
-        let chunk = std::mem::replace(&mut kept.chunk, Chunk::empty());
-        let mut again = Kept { chunk, not_items: Vec::new(), deaths: Vec::new(), skipped: 0, taken_ms: kept.taken_ms };
-        let Lines { body, ends, .. } = self.format(&mut again);
+        // The formatter needs the task, so the chunk leaves the ledger for a moment; nothing can settle it meanwhile.
+        let mut chunk = std::mem::replace(&mut kept.chunk, Chunk::empty());
+        let Lines { body, ends, .. } = self.lines_of(&mut chunk);
         if let Some(kept) = self.ledger.get_mut(ticket) {
-            *kept = again;
+            kept.chunk = chunk;
         }
         let segment = self.segment(ticket, body, ends, false);
         tokio::select! {
@@ -365,9 +299,9 @@ impl Task {
             return Ok(());
         }
         let Some(kept) = self.ledger.settle(ticket) else { return Ok(()) };
-        let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.skipped;
+        let indexed = kept.chunk.len() as u64 - dead.min(kept.chunk.len() as u64) - kept.others.skipped;
         self.tell_of_letters(dead, example);
-        self.count(indexed, dead, kept.skipped);
+        self.count(indexed, dead, kept.others.skipped);
         self.balance();
         self.parkings = 0;
         let last_timestamp_ms = kept.chunk.len().checked_sub(1).and_then(|last| kept.chunk.record(last)).and_then(|record| record.timestamp_ms);
@@ -400,11 +334,15 @@ impl Task {
 
     fn letters(&mut self, ticket: u64, rejected: &[Rejection]) -> Vec<DeadLetter> {
         let Some(kept) = self.ledger.get(ticket) else { return Vec::new() };
-        if kept.deaths.is_empty() && rejected.is_empty() {
+        if kept.others.deaths.is_empty() && rejected.is_empty() {
             return Vec::new();
         }
         let now = Timestamp::now();
-        let own = kept.deaths.iter().filter_map(|(number, death)| Some((kept.chunk.record(*number as usize)?, death.clone())));
+        let own = kept
+            .others
+            .deaths
+            .iter()
+            .filter_map(|(number, cause, reason)| Some((kept.chunk.record(*number as usize)?, Death::own(*cause, reason.clone()))));
         let refused = rejected.iter().filter_map(|rejection| Some((kept.record_of(rejection.item)?, Death::refused(rejection))));
         let mut letters = Vec::new();
         for (record, death) in own.chain(refused) {
@@ -512,7 +450,7 @@ impl Task {
         let mut chosen = refused;
         if length_of(&refused) > LARGE_PROBE_BYTES {
             let index = self.formatter.index_of(refused.timestamp_ms).to_owned();
-            let documents = (0_u32..).zip(kept.chunk.records()).filter(|(number, _)| kept.not_items.binary_search(number).is_err());
+            let documents = (0_u32..).zip(kept.chunk.records()).filter(|(number, _)| kept.others.numbers.binary_search(number).is_err());
             for (_, record) in documents {
                 if length_of(&record) < length_of(&chosen) && self.formatter.index_of(record.timestamp_ms) == index {
                     chosen = record;
@@ -722,9 +660,6 @@ enum Safe {
     /// After waiting.
     Late,
 }
-
-/// What an action line and a document's frame add to a record, roughly; the body grows where it is more.
-const ROOM_PER_RECORD: usize = 160;
 
 fn refused(offset: i64, rejection: &Rejection) -> TaskError {
     let status = rejection.status.map_or_else(|| "-".to_owned(), |status| status.to_string());

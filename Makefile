@@ -50,7 +50,7 @@ test-monitoring: ## the alert rules, the dashboard, and the metrics of a demo th
 	@bash .ci/monitoring.sh
 
 servers: ## fetches the real servers, a Java for the newer ones, and builds etcd 3.6 where there is a Go for it
-	@bash tests/servers/fetch.sh kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6
+	@bash tests/servers/fetch.sh kafka elasticsearch elasticsearch-secured elasticsearch-9 opensearch java-21 etcd etcd-3.6
 
 test-real: ## the same program against a real Kafka, Elasticsearch, OpenSearch and etcd
 	cargo test --locked $(FEATURES) --test real

@@ -58,6 +58,7 @@ find_missing_for_testing() {
     [ "$(java_version)" -ge "$lowest_java" ] || missing+=(default-jre-headless)
     need_command mvn maven
     need_command unzip unzip
+    need_command openssl openssl
     need_command flock util-linux
     need_command etcd etcd-server
     need_command etcdctl etcd-client

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Fetches or builds test servers into a shared folder and prints the folder of each, one a line, on stdout.
 #
-#   tests/servers/fetch.sh kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6
+#   tests/servers/fetch.sh kafka elasticsearch elasticsearch-secured elasticsearch-9 opensearch java-21 etcd etcd-3.6
 #
 # From Maven Central: Kafka, Elasticsearch, OpenSearch. Their folder is ${DROVER_TEST_SERVERS:-/var/tmp/drover-test-servers}/NAME-VERSION. It is complete or absent: an interrupted
 # fetch leaves only a temporary folder, which the next one removes. Everything in it can be read by every user, because the servers run as an unprivileged one.
+#
+# elasticsearch-secured is elasticsearch, by hard links, with a plugin of our own for its index of users and API keys, compiled by a compiler from Maven Central that a Java runtime is enough for.
 #
 # etcd is the system's packages etcd-server and etcd-client (3.4 on Debian 12), which .ci/prerequisites.sh installs; its line is the folder of the program. etcd-3.6 is built by Go from
 # the module proxy into a folder as above. Without a Go of 1.26 or newer it is left out, with a message and an empty line; with CI set that is a failure.
@@ -18,6 +20,7 @@ cache=${DROVER_TEST_SERVERS:-/var/tmp/drover-test-servers}
 kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
 elasticsearch_version=8.19.0
 elasticsearch_9_version=9.1.0
+java_compiler_version=3.38.0
 opensearch_version=3.4.0
 built_etcd_version=$(sed -n 's:^require go.etcd.io/etcd/server/v3 v\(.*\):\1:p' "$here/etcd/go.mod")
 lowest_go_minor=26
@@ -45,6 +48,26 @@ fetch_zip() {
     mv "$1"/unzipped/*/* "$1/"
     rm -rf "$1/zip" "$1/unzipped"
     ls "$1"/bin >/dev/null
+}
+
+# Fills the folder $1 with Elasticsearch and the plugin for its security index.
+build_secured_elasticsearch() {
+    local home plugin="$1/plugins/security-index-analysis"
+    home="$cache/elasticsearch-$elasticsearch_version"
+    cp -al "$home/." "$1/"
+    mkdir -p "$plugin" "$1/classes"
+    maven -f "$here/kafka/pom.xml" dependency:copy "-Dartifact=org.eclipse.jdt:ecj:$java_compiler_version:jar" "-DoutputDirectory=$1/compiler"
+    java -jar "$1"/compiler/ecj-*.jar -17 -proc:none -nowarn -cp "$(printf '%s:' "$home"/lib/*.jar)" -d "$1/classes" "$here/elasticsearch/SecurityIndexAnalysis.java" >&2
+    (cd "$1/classes" && python3 -m zipfile -c "$plugin/security-index-analysis.jar" ./*.class)
+    cat >"$plugin/plugin-descriptor.properties" <<EOF
+name=security-index-analysis
+description=analysis of the security index
+version=1
+classname=SecurityIndexAnalysis
+java.version=17
+elasticsearch.version=$elasticsearch_version
+EOF
+    rm -rf "$1/classes" "$1/compiler"
 }
 
 # Fills the folder $1 with the program etcd. Nothing is written beside the sources, so that they may belong to someone else.
@@ -151,7 +174,7 @@ newer_java_home() {
 }
 
 if [ $# -eq 0 ]; then
-    say "name at least one of: kafka elasticsearch elasticsearch-9 opensearch java-21 etcd etcd-3.6"
+    say "name at least one of: kafka elasticsearch elasticsearch-secured elasticsearch-9 opensearch java-21 etcd etcd-3.6"
     exit 2
 fi
 need flock
@@ -161,6 +184,11 @@ for name in "$@"; do
         kafka) fetch_from_maven kafka "$kafka_version" "about 54 MB, 93 jars" fetch_kafka ;;
         elasticsearch)
             fetch_from_maven elasticsearch "$elasticsearch_version" "about 97 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_version" ;;
+        elasticsearch-secured)
+            need mvn
+            need python3
+            bash "$here/fetch.sh" elasticsearch >/dev/null
+            fetch elasticsearch-secured "$elasticsearch_version" "adding a plugin to" build_secured_elasticsearch ;;
         elasticsearch-9)
             fetch_from_maven elasticsearch "$elasticsearch_9_version" "about 100 MB" fetch_zip "org.elasticsearch.distribution.integ-test-zip:elasticsearch:$elasticsearch_9_version" ;;
         opensearch)

@@ -239,11 +239,17 @@ impl Reconciler {
         match self.lookups.describe(asked).await {
             Ok(looks) => {
                 actual.looks.extend(looks);
-                view.trouble = None;
+                if view.trouble.take().is_some() {
+                    info!("topics are looked up again");
+                }
             }
             Err(error) => {
                 // What was known stays in force: an unreachable broker is no missing topic.
-                warn!(error = %error, "topics could not be looked up");
+                if view.trouble.is_none() {
+                    warn!(error = %error, "topics cannot be looked up");
+                } else {
+                    debug!(error = %error, "topics cannot be looked up");
+                }
                 view.trouble = Some(kafka_unreachable(&error.to_string(), view.trouble.as_ref(), now));
                 self.view.send_replace(Arc::new(view));
                 return LOOK_AGAIN;

@@ -103,6 +103,11 @@ impl Events {
         self.failure.get()
     }
 
+    /// The connections work again: how an earlier one broke explains nothing any more.
+    pub(super) fn forget_failure(&self) {
+        self.failure.forget();
+    }
+
     /// From now on partitions are given back without asking: the consumer is being closed.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
@@ -127,6 +132,10 @@ impl LastFailure {
 
     pub(super) fn get(&self) -> Option<String> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn forget(&self) {
+        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -212,6 +221,18 @@ pub(super) fn truncation(text: &str) -> Option<Truncation> {
     after.split(' ').next()?.parse().ok().map(Truncation::At)
 }
 
+/// The brokers do not let us in, or are not the ones that we trust.
+pub(super) const REFUSED: (ReasonCode, &str) = (ReasonCode::Credentials, "check the security settings under kafka.properties");
+
+/// Whether a connection broke because the broker refused our certificate, or missed one. By TLS 1.3 it says so after the handshake, and librdkafka then reports a broken connection like any other.
+pub(super) fn is_refused_certificate(failure: &str) -> bool {
+    // RFC 8446, section 6.2: from bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required.
+    const ALERTS: [&str; 8] = ["42", "43", "44", "45", "46", "48", "49", "116"];
+    // OpenSSL's text, as in "sslv3 alert bad certificate: SSL alert number 42 (after 1ms in state APIVERSION_QUERY)".
+    let alert = failure.split_once("SSL alert number ").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+    alert.is_some_and(|number| ALERTS.contains(&number))
+}
+
 /// What an error of librdkafka says about the state of the world: the reason's code and the remedy; `None` for errors that pass by themselves or that concern one partition.
 pub(super) fn trouble(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static str)> {
     use RDKafkaErrorCode as Code;
@@ -219,9 +240,7 @@ pub(super) fn trouble(code: RDKafkaErrorCode) -> Option<(ReasonCode, &'static st
         Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::CoordinatorNotAvailable => {
             Some((ReasonCode::KafkaUnreachable, "check that the brokers run and that kafka.brokers names them"))
         }
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL | Code::ClusterAuthorizationFailed => {
-            Some((ReasonCode::Credentials, "check the security settings under kafka.properties"))
-        }
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL | Code::ClusterAuthorizationFailed => Some(REFUSED),
         Code::GroupAuthorizationFailed => Some((ReasonCode::Credentials, "allow drover's user to read the consumer group kafka.group_id")),
         Code::UnsupportedFeature | Code::InconsistentGroupProtocol | Code::UnsupportedAssignor => {
             Some((ReasonCode::UnknownError, "the group has members with another protocol; use a group of its own: kafka.group_id"))
@@ -242,6 +261,27 @@ mod tests {
         let text = "No epoch found less or equal to offset 2000 (leader epoch 9): broker end offset is -1 (offset leader epoch -1). Reset using configured policy.: Local: Partition log truncation detected (broker 1)";
         assert_eq!(truncation(text), Some(Truncation::UnknownEpoch));
         assert_eq!(truncation("fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)"), None);
+    }
+
+    #[test]
+    fn a_refused_certificate_is_no_unreachable_broker() {
+        let alert = |number: u32| {
+            format!("ssl://b:1/bootstrap: Receive failed: error:0A000412:SSL routines::x: SSL alert number {number} (after 1ms in state UP)")
+        };
+        assert!([42, 45, 46, 48, 116].into_iter().all(|number| is_refused_certificate(&alert(number))));
+        // close_notify, handshake_failure (no common version or suite), internal_error.
+        assert!(![0, 40, 80, 420].into_iter().any(|number| is_refused_certificate(&alert(number))));
+        assert!(!is_refused_certificate("b:1/1: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)"));
+        assert!(!is_refused_certificate("SSL alert number "));
+    }
+
+    #[test]
+    fn how_a_connection_broke_is_not_told_of_the_next_outage() {
+        let failure = LastFailure::default();
+        failure.hear("FAIL", "[thrd:b:1/1]: b:1/1: refused");
+        assert_eq!(failure.get().as_deref(), Some("b:1/1: refused"));
+        failure.forget();
+        assert_eq!(failure.get(), None);
     }
 
     #[test]

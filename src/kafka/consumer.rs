@@ -514,16 +514,21 @@ impl<'a> Session<'a> {
     }
 
     fn note_error(&mut self, error: &KafkaError) {
-        let Some((code, remedy)) = error.rdkafka_error_code().and_then(client::trouble) else {
+        let Some(mut told) = error.rdkafka_error_code().and_then(client::trouble) else {
             debug!(error = %error, "kafka reports an error");
             return;
         };
+        let failure = self.consumer.client().context().last_failure();
+        if told.0 == ReasonCode::KafkaUnreachable && failure.as_deref().is_some_and(client::is_refused_certificate) {
+            told = client::REFUSED;
+        }
+        let (code, remedy) = told;
         let known = self.trouble.as_ref().map(|known| (known.code, known.since_at));
         if code == ReasonCode::KafkaUnreachable && known.is_some_and(|(known, _)| known == ReasonCode::Credentials) {
             // Refused credentials end in closed connections, which are not the cause.
             return;
         }
-        let message = match self.consumer.client().context().last_failure().filter(|_| code != ReasonCode::UnknownError) {
+        let message = match failure.filter(|_| code != ReasonCode::UnknownError) {
             Some(failure) => format!("{error}; the last connection failed with: {failure}"),
             None => error.to_string(),
         };
@@ -545,6 +550,7 @@ impl<'a> Session<'a> {
         if is_outage && self.inner.answers.load(Ordering::Relaxed) > self.answers_at_trouble {
             info!("kafka answers again");
             self.trouble = None;
+            self.consumer.client().context().forget_failure();
             self.changed = true;
         }
     }
@@ -816,6 +822,7 @@ impl<'a> Session<'a> {
         drop(run);
         if got_something && self.trouble.take().is_some() {
             info!("kafka delivers again");
+            self.consumer.client().context().forget_failure();
             self.changed = true;
         }
         taken

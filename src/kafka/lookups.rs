@@ -303,6 +303,8 @@ impl Lookups {
 
     /// Nobody answered; says why the last connection broke, if one did.
     fn silent(&self, what: &'static str, detail: String) -> LookupError {
+        // The reason lies among the events that came while we waited.
+        self.serve();
         match self.client.client().context().failure.get() {
             Some(failure) => unanswered(what, format!("{detail}; the last connection failed with: {failure}")),
             None => unanswered(what, detail),

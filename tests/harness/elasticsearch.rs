@@ -1,4 +1,4 @@
-//! A real Elasticsearch or OpenSearch: one node, without security unless a test wants it, and what tests ask of it.
+//! A real Elasticsearch or OpenSearch: one node, without security and TLS unless a test wants them, and what tests ask of it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::checker::Document;
 use super::http::{self, Answer};
+use super::pki::{CA, SERVER, SERVER_KEY, pki};
 use super::process::{Process, RunFolder, User, free_port};
 use super::servers::{fetched, java_home, newer_java_home};
 use super::wait::try_wait_until;
@@ -75,6 +76,17 @@ impl Product {
     }
 }
 
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Security {
+    /// Everybody.
+    Off,
+    /// The users of a file.
+    Files,
+    /// Over TLS: users, API keys and certificates, and the superuser `elastic` with this password.
+    Encrypted(String),
+}
+
 /// A real Elasticsearch or OpenSearch with one node on a free port.
 #[derive(Debug)]
 pub struct Elasticsearch {
@@ -82,7 +94,7 @@ pub struct Elasticsearch {
     home: PathBuf,
     java_home: PathBuf,
     port: u16,
-    is_secured: bool,
+    security: Security,
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -130,16 +142,70 @@ impl Elasticsearch {
 
     /// The same with more lines for `elasticsearch.yml` or `opensearch.yml`.
     pub fn start_with(product: Product, settings: &str) -> Result<Self, String> {
-        Self::prepare(product, settings, false)?.launched()
+        Self::prepare(product, settings, Security::Off)?.launched()
     }
 
     /// An Elasticsearch 8 with security, in which the user `drover` has this password and may write. [`account`](Self::account) changes that.
     pub fn start_secured(password: &str) -> Result<Self, String> {
         let settings = "xpack.security.http.ssl.enabled: false\nxpack.security.transport.ssl.enabled: false\nresource.reload.interval.high: 1s";
-        let server = Self::prepare(Product::Elasticsearch8, settings, true)?;
+        let server = Self::prepare(Product::Elasticsearch8, settings, Security::Files)?;
         server.folder.write("config/roles.yml", ROLES);
         server.account(password, true);
         server.launched()
+    }
+
+    /// An Elasticsearch 8 over TLS with a certificate of the private CA. Its superuser `elastic` has this password, from the keystore; there is the role `writer`. Who shows a certificate of the private CA is the
+    /// user of its name, without any right until [`map_certificate`](Self::map_certificate).
+    pub fn start_encrypted(password: &str) -> Result<Self, String> {
+        let server = Self::prepare(Product::Elasticsearch8, ENCRYPTION, Security::Encrypted(password.to_owned()))?;
+        for file in [CA, SERVER, SERVER_KEY] {
+            server.folder.write(&format!("config/{file}"), &pki().read(file));
+        }
+        server.folder.write("config/roles.yml", ROLES);
+        server.keep("bootstrap.password", password)?;
+        server.launched()
+    }
+
+    /// Puts a secret setting into the keystore of a server that does not run yet.
+    fn keep(&self, setting: &str, value: &str) -> Result<(), String> {
+        let file = self.folder.write("secret", value);
+        let mut command = self.command("elasticsearch-keystore");
+        command.env("CLI_JAVA_OPTS", "-Xmx64m -XX:TieredStopAtLevel=1").args(["add-file", "--force", "--silent", setting]).arg(&file);
+        let mut process = Process::start(&self.folder, "keystore", command);
+        let status = process.wait(START_WITHIN);
+        let _ = std::fs::remove_file(file);
+        if status.is_some_and(|status| status.success()) {
+            Ok(())
+        } else {
+            Err(format!("the keystore takes no {setting} ({status:?}):\n{}", process.log_tail()))
+        }
+    }
+
+    /// Gives a user of an encrypted server this password and the role `writer`; makes the user where there is none.
+    #[track_caller]
+    pub fn put_user(&self, user: &str, password: &str) {
+        self.request("PUT", &format!("/_security/user/{user}"), Some(&json!({"password": password, "roles": ["writer"]}))).ok();
+    }
+
+    /// Makes an API key that may write; answers its id and what clients send.
+    #[track_caller]
+    pub fn make_api_key(&self, name: &str) -> (String, String) {
+        let answer = self.request("POST", "/_security/api_key", Some(&json!({"name": name}))).ok().json();
+        let text = |field: &str| answer[field].as_str().unwrap_or_else(|| panic!("no {field} in {answer}")).to_owned();
+        (text("id"), text("encoded"))
+    }
+
+    /// Takes an API key out of use.
+    #[track_caller]
+    pub fn invalidate_api_key(&self, id: &str) {
+        self.request("DELETE", "/_security/api_key", Some(&json!({"ids": [id]}))).ok();
+    }
+
+    /// Gives the user of a certificate's common name the role `writer`.
+    #[track_caller]
+    pub fn map_certificate(&self, name: &str) {
+        let rules = json!({"field": {"dn": format!("CN={name}")}});
+        self.request("PUT", &format!("/_security/role_mapping/{name}"), Some(&json!({"roles": ["writer"], "enabled": true, "rules": rules}))).ok();
     }
 
     /// From now on, a second or two later, the user `drover` of a server with security has this password and may write or only read.
@@ -154,17 +220,18 @@ impl Elasticsearch {
         Ok(self)
     }
 
-    fn prepare(product: Product, settings: &str, is_secured: bool) -> Result<Self, String> {
-        let home = fetched(product.fetch_name())?;
+    fn prepare(product: Product, settings: &str, security: Security) -> Result<Self, String> {
+        // Users and API keys live in an index.
+        let home = fetched(if matches!(security, Security::Encrypted(_)) { "elasticsearch-secured" } else { product.fetch_name() })?;
         let java_home = product.java_home()?.ok_or("no Java is new enough")?;
         let (port, transport_port) = (free_port(), free_port());
         let folder = RunFolder::new(product.fetch_name(), User::Unprivileged);
         let settings_file = format!("config/{}.yml", product.program());
-        folder.write(&settings_file, &configuration(product, &folder, [port, transport_port], settings, is_secured));
+        folder.write(&settings_file, &configuration(product, &folder, [port, transport_port], settings, security != Security::Off));
         folder.write("config/jvm.options", &jvm_options(product, &home));
         folder.write("config/log4j2.properties", LOGGING);
         folder.folder("tmp");
-        Ok(Self { product, home, java_home, port, is_secured, process: Mutex::new(None), folder })
+        Ok(Self { product, home, java_home, port, security, process: Mutex::new(None), folder })
     }
 
     /// Which program this is.
@@ -172,14 +239,19 @@ impl Elasticsearch {
         self.product
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or with `https`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if matches!(self.security, Security::Encrypted(_)) { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// The same for whoever may do everything: with the harness's credentials where the server wants some.
     pub fn admin_url(&self) -> String {
-        if self.is_secured { format!("http://{ADMIN}:{ADMIN}@127.0.0.1:{}", self.port) } else { self.url() }
+        match &self.security {
+            Security::Off => self.url(),
+            Security::Files => format!("http://{ADMIN}:{ADMIN}@127.0.0.1:{}", self.port),
+            Security::Encrypted(password) => format!("https://elastic:{password}@127.0.0.1:{}", self.port),
+        }
     }
 
     /// Ends the server cleanly.
@@ -337,13 +409,19 @@ impl Elasticsearch {
         super::process::tail(&self.folder.path().join(format!("{}.log", self.product.program())), 60)
     }
 
-    fn launch(&self) -> Result<(), String> {
-        let folder = self.folder.path();
-        let (program, prefix) = (self.product.program(), self.product.prefix());
+    /// One of the server's programs, in its environment.
+    fn command(&self, program: &str) -> Command {
+        let (folder, prefix) = (self.folder.path(), self.product.prefix());
         let mut command = Command::new(self.home.join("bin").join(program));
         command.env(format!("{prefix}_JAVA_HOME"), &self.java_home).env(format!("{prefix}_PATH_CONF"), folder.join("config"));
-        command.env(format!("{prefix}_TMPDIR"), folder.join("tmp")).env(format!("{prefix}_JAVA_OPTS"), "-Xms1g -Xmx1g -XX:-AlwaysPreTouch");
-        command.env_remove("JAVA_TOOL_OPTIONS").env_remove("JAVA_HOME").env("HOME", folder);
+        command.env(format!("{prefix}_TMPDIR"), folder.join("tmp")).env_remove("JAVA_TOOL_OPTIONS").env_remove("JAVA_HOME").env("HOME", folder);
+        command
+    }
+
+    fn launch(&self) -> Result<(), String> {
+        let program = self.product.program();
+        let mut command = self.command(program);
+        command.env(format!("{}_JAVA_OPTS", self.product.prefix()), "-Xms1g -Xmx1g -XX:-AlwaysPreTouch");
         let mut process = Process::start(&self.folder, program, command);
         let outcome = try_wait_until(START_WITHIN, || {
             if let Some(status) = process.ended() {
@@ -374,6 +452,19 @@ const ROLES: &str = "\
 writer: {cluster: [monitor], indices: [{names: ['*'], privileges: [all]}]}
 reader: {cluster: [monitor], indices: [{names: ['*'], privileges: [read]}]}
 ";
+
+/// Only a trial of the licence has the realm for certificates.
+const ENCRYPTION: &str = "\
+xpack.security.transport.ssl.enabled: false
+xpack.security.http.ssl.enabled: true
+xpack.security.http.ssl.certificate: server.pem
+xpack.security.http.ssl.key: server-key.pem
+xpack.security.http.ssl.certificate_authorities: [ca.pem]
+xpack.security.http.ssl.client_authentication: optional
+xpack.security.authc.api_key.enabled: true
+xpack.security.authc.realms.native.users.order: 0
+xpack.security.authc.realms.pki.certificates: {order: 1, certificate_authorities: [ca.pem]}
+xpack.license.self_generated.type: trial";
 
 const LOGGING: &str = "\
 status=error

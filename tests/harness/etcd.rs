@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::http;
+use super::pki::{CA, SERVER, SERVER_KEY, pki};
 use super::process::{Process, RunFolder, User, free_port};
 use super::proxy::{Mode, Proxy};
 use super::servers::fetched;
@@ -77,6 +78,10 @@ pub struct Etcd {
     /// All members with their peer URLs.
     cluster: String,
     options: Mutex<Vec<String>>,
+    /// Whether clients speak TLS and show a certificate of the private CA.
+    is_encrypted: bool,
+    /// `NAME:PASSWORD` for `etcdctl`, once there are users.
+    administrator: Mutex<Option<String>>,
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -115,14 +120,60 @@ impl Etcd {
             peer_url: peer_url.to_owned(),
             cluster: cluster.to_owned(),
             options: Mutex::new(options.iter().map(|option| (*option).to_owned()).collect()),
+            is_encrypted: false,
+            administrator: Mutex::new(None),
             process: Mutex::new(None),
             folder: RunFolder::new("etcd", User::Unprivileged),
         })
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// An etcd over TLS, with a certificate of the private CA, that lets in who shows one too. The options may name [`SERVER`] and [`SERVER_KEY`], which lie in its folder.
+    pub fn start_encrypted(version: Version, options: &[&str]) -> Self {
+        let tls = [&format!("--cert-file={SERVER}"), &format!("--key-file={SERVER_KEY}"), &format!("--trusted-ca-file={CA}"), "--client-cert-auth"];
+        let (peer_port, options) = (free_port(), [&tls, options].concat());
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let member = Self::member(version, &options, "test", peer_port, &peer_url, &format!("test={peer_url}"));
+        let etcd = Self { is_encrypted: true, ..member.unwrap_or_else(|reason| panic!("{reason}")) };
+        pki().copy([CA, SERVER, SERVER_KEY], &etcd.folder);
+        etcd.launch().unwrap_or_else(|reason| panic!("{reason}"));
+        etcd
+    }
+
+    /// From now on etcd asks who calls. There are the administrator, whom the harness's own calls use, and the user `drover`, who may use drover's keys and read those of `collector`.
+    #[track_caller]
+    pub fn ask_for_users(&self, administrator: &str, user: &str, collector: &[&str]) {
+        let write = |arguments: &[&str]| drop(self.etcdctl(arguments));
+        write(&["role", "add", "drover"]);
+        write(&["role", "grant-permission", "drover", "readwrite", "--prefix=true", "drover/"]);
+        for key in collector {
+            write(&["role", "grant-permission", "drover", "read", key]);
+        }
+        for (name, password, role) in [("root", administrator, "root"), ("drover", user, "drover")] {
+            write(&["user", "add", &format!("{name}:{password}")]);
+            write(&["user", "grant-role", name, role]);
+        }
+        write(&["auth", "enable"]);
+        *self.administrator.lock().expect("no panic while changing users") = Some(format!("root:{administrator}"));
+    }
+
+    /// Makes a user without a password, whom only a certificate of that common name proves.
+    #[track_caller]
+    pub fn add_certificate_user(&self, name: &str) {
+        self.etcdctl(&["user", "add", name, "--no-password"]);
+        self.etcdctl(&["user", "grant-role", name, "drover"]);
+    }
+
+    /// Changes a user's password.
+    #[track_caller]
+    pub fn set_password(&self, user: &str, password: &str) {
+        self.try_etcdctl(&["user", "passwd", user, "--interactive=false"], Some(format!("{password}\n").as_bytes()))
+            .unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    /// `http://127.0.0.1:PORT`, or with `https`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address())
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
     }
 
     /// `127.0.0.1:PORT`, as the collector's `etcdconfig` names it.
@@ -218,7 +269,16 @@ impl Etcd {
     pub fn try_etcdctl(&self, arguments: &[&str], input: Option<&[u8]>) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").env_remove("ETCDCTL_ENDPOINTS");
-        command.arg(format!("--endpoints={}", self.url())).args(["--dial-timeout=5s", COMMAND_WITHIN]).args(arguments);
+        command.arg(format!("--endpoints={}", self.url())).args(["--dial-timeout=5s", COMMAND_WITHIN]);
+        if self.is_encrypted {
+            for (option, file) in [("--cacert", CA), ("--cert", SERVER), ("--key", SERVER_KEY)] {
+                command.arg(option).arg(pki().path(file));
+            }
+        }
+        if let Some(administrator) = self.administrator.lock().expect("no panic while changing users").as_ref() {
+            command.arg("--user").arg(administrator);
+        }
+        command.args(arguments);
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("etcdctl cannot be started: {error}; run: bash .ci/prerequisites.sh"))?;
         if let (Some(bytes), Some(mut pipe)) = (input, child.stdin.take()) {
@@ -376,10 +436,12 @@ impl Etcd {
                 return Some(Err(format!("etcd ended with {status} while starting:\n{}", self.log_tail())));
             }
             // Under an alarm it serves, but does not call itself healthy.
-            let answer = http::send("GET", &format!("{}/version", self.url()), &[], None).ok()?;
+            if !self.is_encrypted {
+                let answer = http::send("GET", &format!("{}/version", self.url()), &[], None).ok()?;
+                (answer.status == 200).then_some(())?;
+            }
             // A user may be asked for; that too is an answer.
-            let serves =
-                answer.status == 200 && self.try_etcdctl(&["get", "no-such-key"], None).map_or_else(|why| why.contains("user name"), |_| true);
+            let serves = self.try_etcdctl(&["get", "no-such-key"], None).map_or_else(|why| why.contains("user name"), |_| true);
             serves.then_some(Ok(()))
         });
         outcome.unwrap_or_else(|| Err(format!("etcd does not answer within {START_WITHIN:?}:\n{}", self.log_tail())))

@@ -16,6 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::coordinator::Coordinator;
+use super::pki::{CA, SERVER, SERVER_KEY, pki};
 use super::process::{Process, RunFolder, User, free_port};
 use super::proxy::Proxy;
 use super::servers::{fetched, java_home};
@@ -39,6 +40,8 @@ pub struct Kafka {
     proxied: (u16, u16),
     /// The listener with passwords.
     secured: u16,
+    /// The listener with passwords and TLS, and the one where TLS names the client.
+    encrypted: (u16, u16),
     process: Mutex<Option<Process>>,
     // After the process: the folder goes last.
     folder: RunFolder,
@@ -78,10 +81,11 @@ impl Kafka {
         let java = java_home()?.join("bin/java");
         let (port, controller_port) = (free_port(), free_port());
         let (proxied, secured) = ((free_port(), free_port()), free_port());
+        let encrypted = (free_port(), free_port());
         let folder = RunFolder::new("kafka", User::Unprivileged);
-        folder.write("server.properties", &properties(&folder, port, controller_port, proxied, secured));
+        folder.write("server.properties", &(properties(&folder, port, controller_port, proxied, secured, encrypted) + &encryption(&folder)));
         folder.write("log4j2.properties", LOGGING);
-        let kafka = Self { home, java, port, heap: heap.to_owned(), proxied, secured, process: Mutex::new(None), folder };
+        let kafka = Self { home, java, port, heap: heap.to_owned(), proxied, secured, encrypted, process: Mutex::new(None), folder };
         kafka.format()?;
         kafka.launch()?;
         Ok(kafka)
@@ -103,9 +107,24 @@ impl Kafka {
         format!("127.0.0.1:{}", self.secured)
     }
 
-    /// Gives a user a password, who may then do everything that [`Kafka::deny`] does not take away.
+    /// Where clients show a password over TLS, by PLAIN (only [`PLAIN_USER`]) or SCRAM: `127.0.0.1:PORT`.
+    pub fn encrypted(&self) -> String {
+        format!("127.0.0.1:{}", self.encrypted.0)
+    }
+
+    /// Where clients show a certificate of the private CA: `127.0.0.1:PORT`.
+    pub fn mutual(&self) -> String {
+        format!("127.0.0.1:{}", self.encrypted.1)
+    }
+
+    /// Gives a user a password for SCRAM-SHA-256, who may then do everything that [`Kafka::deny`] does not take away.
     pub fn set_password(&self, user: &str, password: &str) {
-        let password = format!("SCRAM-SHA-256=[password={password}]");
+        self.set_password_for("SCRAM-SHA-256", user, password);
+    }
+
+    /// The same for another mechanism of SCRAM.
+    pub fn set_password_for(&self, mechanism: &str, user: &str, password: &str) {
+        let password = format!("{mechanism}=[password={password}]");
         let user = ["--entity-type", "users", "--entity-name", user, "--add-config", &password];
         self.tool("kafka.admin.ConfigCommand", &[&["--bootstrap-server", &self.bootstrap(), "--alter"], user.as_slice()].concat());
     }
@@ -479,19 +498,47 @@ rootLogger.appenderRef.console.ref=console
 /// How often the clients of the secured listener must show their password again, or are disconnected.
 pub const REAUTHENTICATE_MS: u32 = 5_000;
 
+/// Who may show a password by PLAIN, and which.
+pub const PLAIN_USER: (&str, &str) = ("plain-user", "canary-kafka-plain-5d1c");
+
+/// What the listeners with TLS show and ask for.
+fn encryption(folder: &RunFolder) -> String {
+    let pki = pki();
+    let store = folder.write("server-store.pem", &(pki.read(SERVER_KEY) + &pki.read(SERVER)));
+    let [authority] = pki.copy([CA], folder);
+    let (user, password) = PLAIN_USER;
+    format!(
+        "\
+ssl.keystore.type=PEM
+ssl.keystore.location={}
+ssl.truststore.type=PEM
+ssl.truststore.location={}
+listener.name.passwords.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.passwords.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";
+listener.name.passwords.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.passwords.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.certificates.ssl.client.auth=required
+",
+        store.display(),
+        authority.display()
+    )
+}
+
 /// Internal topics are small so that the broker starts quickly; short sessions are allowed so that tests of dead members need not wait.
-fn properties(folder: &RunFolder, port: u16, controller_port: u16, (advertised, proxied): (u16, u16), secured: u16) -> String {
+fn properties(folder: &RunFolder, port: u16, controller_port: u16, (advertised, proxied): (u16, u16), secured: u16, encrypted: (u16, u16)) -> String {
+    let (passwords, certificates) = encrypted;
+    let tls = format!(",PASSWORDS://127.0.0.1:{passwords},CERTIFICATES://127.0.0.1:{certificates}");
     let logs = folder.path().join("logs");
     format!(
         "\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{proxied},SECURED://127.0.0.1:{secured}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{advertised},SECURED://127.0.0.1:{secured}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{proxied},SECURED://127.0.0.1:{secured}{tls}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},PROXIED://127.0.0.1:{advertised},SECURED://127.0.0.1:{secured}{tls}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SECURED:SASL_PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SECURED:SASL_PLAINTEXT,PASSWORDS:SASL_SSL,CERTIFICATES:SSL
 listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-256
 listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.secured.connections.max.reauth.ms={REAUTHENTICATE_MS}

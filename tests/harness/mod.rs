@@ -9,6 +9,7 @@
 //! | folders, ports, processes, signals | [`process`] |
 //! | one Kafka, one Elasticsearch, shared by the tests of a binary or held alone | [`servers`] |
 //! | topics, offsets, reading back | [`kafka`] |
+//! | a private CA and certificates | [`pki`] |
 //! | producing with a ledger | [`producer`] |
 //! | indices and documents | [`elasticsearch`] |
 //! | an etcd of one's own, with one member or three, its faults and keys | [`etcd`] |
@@ -29,6 +30,7 @@ pub mod gate;
 pub mod http;
 pub mod kafka;
 pub mod log;
+pub mod pki;
 pub mod process;
 pub mod producer;
 pub mod proxy;

@@ -36,9 +36,9 @@ const SOON: Duration = Duration::from_secs(5);
 const EVENTUALLY: Duration = Duration::from_secs(40);
 
 /// The etcd side of one instance.
-struct Side {
-    store: Arc<EtcdStore>,
-    views: watch::Receiver<Arc<StoreView>>,
+pub(crate) struct Side {
+    pub(crate) store: Arc<EtcdStore>,
+    pub(crate) views: watch::Receiver<Arc<StoreView>>,
     keys: watch::Receiver<Arc<KeysView>>,
     file: watch::Sender<FileView>,
     cancel: CancellationToken,
@@ -50,7 +50,7 @@ impl Side {
         Self::start_with(&etcd_config(etcd), &folder.path().join("etcd-cache.redb"), keys)
     }
 
-    fn start_with(config: &EtcdConfig, cache: &Path, keys: &[&str]) -> Self {
+    pub(crate) fn start_with(config: &EtcdConfig, cache: &Path, keys: &[&str]) -> Self {
         let (file, views_of_file) = watch::channel(file_view(keys));
         let parts = etcd::open(config, views_of_file, cache).expect("legal settings");
         let cancel = CancellationToken::new();
@@ -60,12 +60,12 @@ impl Side {
         Self { views, store: parts.store, keys: parts.keys, file, cancel, task }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.task.await.expect("no panic");
     }
 
-    async fn view(&self, what: &str, within: Duration, condition: impl FnMut(&Arc<StoreView>) -> bool) -> Arc<StoreView> {
+    pub(crate) async fn view(&self, what: &str, within: Duration, condition: impl FnMut(&Arc<StoreView>) -> bool) -> Arc<StoreView> {
         let mut views = self.views.clone();
         let waited = timeout(within, views.wait_for(condition)).await.map(|view| view.expect("the store lives").clone());
         waited.unwrap_or_else(|_| panic!("waited {within:?} in vain until {what}: {:?}", self.views.borrow().source))
@@ -77,11 +77,11 @@ impl Side {
         waited.unwrap_or_else(|_| panic!("waited in vain until {what}: {:?}", self.keys.borrow()))
     }
 
-    async fn ready(&self) -> Arc<StoreView> {
+    pub(crate) async fn ready(&self) -> Arc<StoreView> {
         self.view("the first view is there", Duration::from_secs(7), |view| view.is_ready).await
     }
 
-    async fn put(&self, topic: &str) -> Result<i64, StoreError> {
+    pub(crate) async fn put(&self, topic: &str) -> Result<i64, StoreError> {
         self.store
             .put_topic(&name(topic), SpecFields::default(), Precondition::Any, ChangeAction::Put, author())
             .await
@@ -105,7 +105,7 @@ fn file_view(keys: &[&str]) -> FileView {
     FileView::new(Path::new("config.yaml"), &loaded, Timestamp::now())
 }
 
-fn new_folder() -> TempDir {
+pub(crate) fn new_folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 

@@ -10,6 +10,7 @@ mod many_topics;
 mod offsets;
 mod other_sinks;
 mod replay;
+mod secured;
 mod shutdown;
 mod smoke;
 mod supervised;

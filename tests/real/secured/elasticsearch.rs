@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Flow, STOP, mends, probe, quoted, waits};
+use super::{Flow, STOP, is_told, mends, probe, quoted, waits};
 use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::Elasticsearch;
 use crate::harness::pki::{CA, CLIENT, CLIENT_KEY, CLIENT_NAME, STRANGER, pki};
@@ -46,7 +46,7 @@ fn a_password_that_is_changed_on_the_server_waits_for_the_new_one() {
 
     server().put_user(topic, second);
     flow.send();
-    waits(&mut drover, topic, "credentials");
+    is_told(&mut drover, topic, "credentials");
     mends(&mut drover, &with(second), "elasticsearch");
     let encoded = [first, second].map(|password| STANDARD.encode(format!("{topic}:{password}")));
     flow.ends_well(drover, server(), &[first, second, &encoded[0], &encoded[1]]);
@@ -80,7 +80,7 @@ fn a_certificate_without_rights_and_a_foreign_authority_wait_for_the_right_ones(
     let mut drover = Drover::start(&config(&servers, topic, STRANGER, &identity), &[]);
     flow.send();
     // Whoever answers there is not the sink: nothing is sent to it.
-    let told = waits(&mut drover, topic, "sink_unreachable");
+    let told = is_told(&mut drover, topic, "sink_unreachable");
     assert!(told["message"].as_str().is_some_and(|message| message.contains("certificate")), "{told}");
 
     mends(&mut drover, &config(&servers, topic, CA, &identity), "elasticsearch");

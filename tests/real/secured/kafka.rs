@@ -1,6 +1,6 @@
 //! Kafka that asks for a password, by SASL over TLS, or for a certificate.
 
-use super::{Flow, STOP, mends, probe, quoted, waits};
+use super::{Flow, STOP, is_told, mends, probe, quoted, waits};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::PLAIN_USER;
 use crate::harness::pki::{CA, CLIENT, CLIENT_KEY, STRANGER, pki};
@@ -80,7 +80,7 @@ fn a_missing_certificate_and_a_foreign_authority_wait_for_the_right_ones() {
     assert!(told["message"].as_str().is_some_and(|message| message.contains("certificate")), "{told}");
 
     mends(&mut drover, &with(STRANGER, &identity), "kafka");
-    let told = waits(&mut drover, topic, "credentials");
+    let told = is_told(&mut drover, topic, "credentials");
     assert!(told["message"].as_str().is_some_and(|message| message.contains("certificate verify failed")), "{told}");
 
     mends(&mut drover, &with(CA, &identity), "kafka");

@@ -238,6 +238,10 @@ impl Reconciler {
         let mut view = TopicsView::clone(&self.view.borrow());
         match self.lookups.describe(asked).await {
             Ok(looks) => {
+                // Where no topic is wanted, nobody was asked.
+                if !looks.is_empty() {
+                    self.consumer.note_look();
+                }
                 actual.looks.extend(looks);
                 if view.trouble.take().is_some() {
                     info!("topics are looked up again");

@@ -126,6 +126,7 @@ struct Inner {
     view: watch::Sender<Arc<ConsumerView>>,
     beat: watch::Sender<tokio::time::Instant>,
     answers: Arc<AtomicU64>,
+    looks: Arc<AtomicU64>,
     waker: Arc<Waker>,
     epochs: AtomicU64,
     lost: Mutex<BTreeMap<TopicPartition, Lost>>,
@@ -147,6 +148,7 @@ impl Consumer {
         let (beat, beat_receiver) = watch::channel(tokio::time::Instant::now());
         let waker = Arc::new(Waker::default());
         let answers = Arc::new(AtomicU64::new(0));
+        let looks = Arc::new(AtomicU64::new(0));
         let inner = Inner {
             settings,
             commands: Mutex::new(command_receiver),
@@ -155,11 +157,12 @@ impl Consumer {
             view,
             beat,
             answers: answers.clone(),
+            looks: looks.clone(),
             waker: waker.clone(),
             epochs: AtomicU64::new(0),
             lost: Mutex::new(BTreeMap::new()),
         };
-        let handle = ConsumerHandle { commands, subscription, intake, view: view_receiver, beat: beat_receiver, answers, waker };
+        let handle = ConsumerHandle { commands, subscription, intake, view: view_receiver, beat: beat_receiver, answers, looks, waker };
         (Self { inner: Arc::new(inner) }, handle)
     }
 
@@ -370,6 +373,8 @@ struct Session<'a> {
     trouble: Option<Reason>,
     /// How many questions had been answered when the trouble was last noticed.
     answers_at_trouble: u64,
+    /// How many look-ups of topics had been answered then; `None` where such an answer says nothing of the trouble.
+    looks_at_trouble: Option<u64>,
     /// How often an offset or a topic was not as expected, which may mean that the topic was re-created.
     surprises: u64,
     changed: bool,
@@ -406,6 +411,7 @@ impl<'a> Session<'a> {
             subscribed: Subscription::default(),
             trouble: None,
             answers_at_trouble: 0,
+            looks_at_trouble: None,
             surprises: 0,
             changed: true,
             next_commit: now,
@@ -541,13 +547,18 @@ impl<'a> Session<'a> {
         };
         self.trouble = Some(Reason { code, message, remedy: remedy.to_owned(), since_at });
         self.answers_at_trouble = self.inner.answers.load(Ordering::Relaxed);
+        let is_the_groups = error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
+        self.looks_at_trouble = (!is_the_groups).then(|| self.inner.looks.load(Ordering::Relaxed));
         self.changed = true;
     }
 
     /// Brokers that have answered a question since the last error are reachable again, also when there is nothing to consume that would show it.
     fn forgive_an_outage(&mut self) {
         let is_outage = self.trouble.as_ref().is_some_and(|trouble| matches!(trouble.code, ReasonCode::KafkaUnreachable | ReasonCode::Credentials));
-        if is_outage && self.inner.answers.load(Ordering::Relaxed) > self.answers_at_trouble {
+        let is_answered = self.inner.answers.load(Ordering::Relaxed) > self.answers_at_trouble;
+        // Without partitions nobody asks for their ends.
+        let is_let_in = self.partitions.is_empty() && self.looks_at_trouble.is_some_and(|before| self.inner.looks.load(Ordering::Relaxed) > before);
+        if is_outage && (is_answered || is_let_in) {
             info!("kafka answers again");
             self.trouble = None;
             self.consumer.client().context().forget_failure();

@@ -134,6 +134,7 @@ pub struct ConsumerHandle {
     pub(super) view: watch::Receiver<Arc<ConsumerView>>,
     pub(super) beat: watch::Receiver<Instant>,
     pub(super) answers: Arc<AtomicU64>,
+    pub(super) looks: Arc<AtomicU64>,
     pub(super) waker: Arc<Waker>,
 }
 
@@ -181,9 +182,14 @@ impl ConsumerHandle {
         self.waker.wake();
     }
 
-    /// Says that the brokers have answered somebody: an outage that the thread has seen is over.
+    /// Says that the brokers have answered for our partitions: an outage that the thread has seen is over.
     pub(super) fn note_answer(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says that the brokers have answered what topics there are: whoever asks is let in, which says nothing of the group.
+    pub(crate) fn note_look(&self) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The moment of the thread's last turn, for liveness.

@@ -50,6 +50,10 @@ struct Flow<'a> {
 impl<'a> Flow<'a> {
     fn new(kafka: &'a Kafka, topic: &'static str) -> Self {
         kafka.create_topic(topic, PARTITIONS);
+        Self::of_a_topic_to_come(kafka, topic)
+    }
+
+    fn of_a_topic_to_come(kafka: &'a Kafka, topic: &'static str) -> Self {
         Self { kafka, topic, producer: Producer::new(kafka), sent: 0 }
     }
 

@@ -1,6 +1,6 @@
 //! Kafka that asks for a password, by SASL over TLS, or for a certificate.
 
-use super::{Flow, STOP, is_told, mends, probe, quoted, waits};
+use super::{Flow, PARTITIONS, SOON, STOP, is_told, mends, probe, quoted, waits};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::PLAIN_USER;
 use crate::harness::pki::{CA, CLIENT, CLIENT_KEY, STRANGER, pki};
@@ -48,16 +48,23 @@ fn a_wrong_password_by_plain_waits_for_the_right_one_in_the_file() {
 fn a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it() {
     let servers = servers::together();
     let topic = "sec-scram";
-    let mut flow = Flow::new(&servers.kafka, topic);
+    let mut flow = Flow::of_a_topic_to_come(&servers.kafka, topic);
     let secret = "canary-kafka-scram-77e0";
     // By an environment variable, as it would be in a container.
     let properties = password("SCRAM-SHA-512", topic, "\"${SEC_SCRAM_PASSWORD}\"");
     let config = config(&servers, topic, &servers.kafka.encrypted(), &properties);
     let mut drover = Drover::start(&config, &[("SEC_SCRAM_PASSWORD", secret)]);
-    flow.send();
     waits(&mut drover, topic, "credentials");
 
     servers.kafka.set_password_for("SCRAM-SHA-512", topic, secret);
+    is_told(&mut drover, topic, "topic_missing");
+    // Although there is no partition yet that Kafka could be asked about.
+    drover.wait_for("Kafka is no trouble any more", SOON, |drover| {
+        let parts = drover.get("/api/v1/info")["components"].take();
+        let kafka = parts.as_array()?.iter().find(|part| part["name"] == "kafka")?.clone();
+        kafka["reason"].is_null().then_some(())
+    });
+    servers.kafka.create_topic(topic, PARTITIONS);
     flow.flows(&mut drover);
     assert_eq!(drover.topic(topic).expect("the topic")["status"]["restarts_total"], 0);
     flow.ends_well(drover, &servers.elasticsearch, &[secret]);

@@ -85,6 +85,10 @@ mod topics;
 mod write;
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod precondition_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod write_tests;

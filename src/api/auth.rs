@@ -190,4 +190,4 @@ impl TokensFile {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -23,7 +23,7 @@ use crate::desired::store::{Author, ChangesQuery, KEPT_CHANGES, Precondition, St
 use crate::status::{Change, ChangeAction, Pause};
 use crate::topic::SpecFields;
 
-problems!(RevertProblems: InvalidRequest Forbidden NotFound NotAcceptable TopicNotManaged PreconditionFailed PayloadTooLarge UnsupportedMediaType MisdirectedRequest ValidationFailed Internal StoreUnavailable StoreStale OutcomeUnknown);
+problems!(RevertProblems: InvalidRequest Forbidden NotFound NotAcceptable PreconditionFailed PayloadTooLarge UnsupportedMediaType MisdirectedRequest ValidationFailed Internal StoreUnavailable StoreStale OutcomeUnknown);
 
 /// What has to be written.
 enum Target {

@@ -1,7 +1,7 @@
 //! The API through its router, over hand-made snapshots: every path, every problem it can give, hostile requests; every answer is checked against the document's schemas.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -233,7 +233,7 @@ impl Actions for StubActions {
     }
 }
 
-/// Letters in order; the id `broken:0:0` stands for a store that fails.
+/// Letters in order; the id `broken:0:0` stands for a store that fails, `panics:0:0` for one with a defect.
 pub(super) struct StubLetters(pub(super) Vec<DeadLetter>);
 
 pub(super) fn letter(topic: &str, offset: i64, payload: &[u8]) -> DeadLetter {
@@ -265,6 +265,7 @@ impl DeadLetters for StubLetters {
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Vec<DeadLetter>, Error>> {
         assert!(query.limit <= 16, "whole letters are held only a few at a time");
+        assert_ne!(query.error_type.as_deref(), Some("panics"), "planted-secret in a panic");
         if query.error_type.as_deref() == Some("broken") {
             return Box::pin(async { Err(broken()) });
         }
@@ -282,6 +283,7 @@ impl DeadLetters for StubLetters {
     }
 
     fn get(&self, id: &str) -> BoxFuture<'_, Result<Option<DeadLetter>, Error>> {
+        assert_ne!(id, "panics:0:0", "planted-secret in a panic");
         if id == "broken:0:0" {
             return Box::pin(async { Err(broken()) });
         }
@@ -425,15 +427,31 @@ async fn get(path: &str) -> Answer {
     ask(&state(), "GET", path, &[]).await
 }
 
-/// Checks that the answer is one that the document declares for the operation, of the declared type and schema.
-pub(super) fn assert_declared(method: &str, template: &str, answer: &Answer) {
+/// The document as it is checked in.
+pub(super) fn checked_in() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
-    let document = DOCUMENT.get_or_init(|| serde_json::to_value(document()).expect("a document"));
+    DOCUMENT.get_or_init(|| serde_json::from_str(include_str!("../../openapi/openapi.json")).expect("JSON"))
+}
+
+/// The codes of the problems that a response of the document stands for; they are in its description.
+pub(super) fn declared_codes(response: &Value) -> Vec<String> {
+    if !response["content"]["application/problem+json"].is_object() {
+        return Vec::new();
+    }
+    let description = response["description"].as_str().expect("a description");
+    description.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+}
+
+/// Checks that the answer is one that the document declares for the operation, of the declared type, schema and, if it is a problem, code.
+pub(super) fn assert_declared(method: &str, template: &str, answer: &Answer) {
+    let document = checked_in();
     let status = answer.status.as_u16().to_string();
     let response = &document["paths"][template][method.to_lowercase()]["responses"][&status];
     assert!(response.is_object(), "{method} {template} does not declare {status}: {}", answer.text());
     let media_type = answer.header("content-type").split(';').next().unwrap_or_default();
     if answer.body.is_empty() {
+        let is_stream = ["text/event-stream", "application/x-ndjson"].contains(&media_type);
+        assert!(response.get("content").is_none() || is_stream, "{method} {template} {status} has no body");
         return;
     }
     let schema = &response["content"][media_type]["schema"];
@@ -441,12 +459,25 @@ pub(super) fn assert_declared(method: &str, template: &str, answer: &Answer) {
     if media_type == "text/plain" {
         return;
     }
-    let mut root = schema.clone();
-    root["components"] = document["components"].clone();
-    let validator = jsonschema::draft202012::new(&root).expect("a schema");
     let json = answer.json();
-    let errors: Vec<String> = validator.iter_errors(&json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let errors = violations(schema, &json);
     assert!(errors.is_empty(), "{method} {template} {status}: {errors:?}\n{json:#}");
+    if media_type == "application/problem+json" {
+        let code = json["code"].as_str().expect("a code").to_owned();
+        assert!(declared_codes(response).contains(&code), "{method} {template} {status} does not declare {code}");
+    }
+}
+
+/// What is wrong with a value under a schema of the document. Making a schema ready takes longer than anything else here, so each is made once.
+fn violations(schema: &Value, json: &Value) -> Vec<String> {
+    static VALIDATORS: Mutex<BTreeMap<String, Arc<jsonschema::Validator>>> = Mutex::new(BTreeMap::new());
+    let ready = || {
+        let mut root = schema.clone();
+        root["components"] = checked_in()["components"].clone();
+        Arc::new(jsonschema::draft202012::new(&root).expect("a schema"))
+    };
+    let validator = Arc::clone(VALIDATORS.lock().expect("no test panics here").entry(schema.to_string()).or_insert_with(ready));
+    validator.iter_errors(json).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
 pub(super) fn assert_problem(answer: &Answer, code: ProblemCode) {

@@ -42,9 +42,11 @@ pub(super) enum Mood {
     Deaf,
     /// Someone else always writes first.
     Contended,
+    /// It has a defect.
+    Panicking,
 }
 
-/// A store that holds the entry of the topic `stored` at revision 5 and the pause of `filed`, and otherwise follows its mood.
+/// A store that holds the entry of the topic `stored` at revision 5, the change that made it and the pause of `filed`, and otherwise follows its mood.
 #[derive(Debug)]
 pub(super) struct MoodyStore {
     mood: Mood,
@@ -66,6 +68,7 @@ impl MoodyStore {
         match self.mood {
             Mood::Unavailable => Err(unavailable()),
             Mood::Silent => std::future::pending().await,
+            Mood::Panicking => panic!("planted-secret in a panic"),
             _ => Ok(answer),
         }
     }
@@ -78,12 +81,29 @@ impl MoodyStore {
             Mood::Silent | Mood::SilentAfterReading => std::future::pending().await,
             Mood::Deaf => Ok(answer),
             Mood::Contended => Err(StoreError::Conflict { current: Some(6) }),
+            Mood::Panicking => panic!("planted-secret in a panic"),
         }
     }
 }
 
 fn stored_entry() -> Stored<SpecFields> {
     Stored { key: "topics/stored".to_owned(), revision: 5, value: SpecFields::default() }
+}
+
+/// The change that made the entry.
+fn stored_change() -> Change {
+    Change {
+        id: "01JF8Z5Q4W9G2M7XKTB3N6VRHD".to_owned(),
+        revision: Some(5),
+        at: noon(),
+        actor: "me".to_owned(),
+        source: "api".to_owned(),
+        request_id: None,
+        topic: name("stored"),
+        action: ChangeAction::Put,
+        before: None,
+        after: Some(json!({})),
+    }
 }
 
 fn unavailable() -> StoreError {
@@ -142,7 +162,7 @@ impl TopicStore for MoodyStore {
     }
 
     fn changes(&self, _: ChangesQuery) -> BoxFuture<'_, Result<Vec<Change>, StoreError>> {
-        Box::pin(self.read(Vec::new()))
+        Box::pin(self.read(vec![stored_change()]))
     }
 
     fn confirm(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -173,6 +193,12 @@ impl Default for StubOutlook {
     }
 }
 
+impl StubOutlook {
+    pub(super) fn without_kafka() -> Self {
+        Self { is_kafka_there: false, ..Self::default() }
+    }
+}
+
 impl Outlook for StubOutlook {
     fn kafka_topics(&self) -> BoxFuture<'_, Result<Vec<KafkaTopic>, String>> {
         let topics = [("Orders", 3), ("app_log", 12), ("orders", 1)];
@@ -198,7 +224,7 @@ type Rewind = (TopicName, Option<Vec<i32>>, RewindTo, bool);
 
 /// Moves partition 0 from 50, and no other.
 #[derive(Debug, Default)]
-struct Rewinder {
+pub(super) struct Rewinder {
     is_kafka_down: bool,
     asked: watch::Sender<Vec<Rewind>>,
 }
@@ -273,9 +299,9 @@ fn seen(desired: &Desired) -> Arc<Snapshot> {
 }
 
 /// The API over a real store, whose views become lists and snapshots.
-struct Bench {
-    state: ApiState,
-    store: LocalStore,
+pub(super) struct Bench {
+    pub(super) state: ApiState,
+    pub(super) store: LocalStore,
     outlook: Arc<StubOutlook>,
     /// Ends with the bench.
     _follower: JoinSet<()>,
@@ -283,7 +309,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (store, mut views) = LocalStore::open(&directory.path().join("store.redb")).expect("a store");
         let first = desired(views.borrow_and_update().clone());
@@ -303,7 +329,7 @@ impl Bench {
         Self { state, store, outlook, _follower: follower, _directory: directory }
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         ask(&self.state, method, path, headers, body.as_bytes()).await
     }
 
@@ -316,14 +342,14 @@ impl Bench {
     }
 
     /// Everything that a write would change.
-    async fn content(&self) -> (Arc<StoreView>, Vec<Change>) {
+    pub(super) async fn content(&self) -> (Arc<StoreView>, Vec<Change>) {
         let view = self.store.views().borrow().clone();
         (view, self.store.changes(ChangesQuery { limit: 1000, ..ChangesQuery::default() }).await.expect("readable"))
     }
 }
 
 /// Sends a request to the API; a body is JSON unless its headers say otherwise.
-async fn ask(state: &ApiState, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(super) async fn ask(state: &ApiState, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).expect("a method")).uri(path).header("host", "localhost:8080");
     if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
         request = request.header("content-type", "application/json");
@@ -335,7 +361,7 @@ async fn ask(state: &ApiState, method: &str, path: &str, headers: &[(&str, &str)
 }
 
 /// The API over a store in a mood.
-fn moody(mood: Mood) -> ApiState {
+pub(super) fn moody(mood: Mood) -> ApiState {
     let mut store = MoodyStore::new(mood);
     let list = desired(store.views.borrow().clone());
     let (snapshots, snapshot) = watch::channel(seen(&list));
@@ -987,7 +1013,7 @@ const REVERT: &str = "/api/v1/changes/{id}/revert";
 
 impl Bench {
     /// The id of the newest change.
-    async fn newest_change(&self) -> String {
+    pub(super) async fn newest_change(&self) -> String {
         let changes = self.ask("GET", "/api/v1/changes?limit=1", &[], "").await.json();
         changes["items"][0]["id"].as_str().expect("an id").to_owned()
     }
@@ -1121,14 +1147,14 @@ async fn kafkas_topics_are_listed_for_whoever_adds_one() {
     let table = ask(&state, "GET", "/api/v1/kafka/topics", &[("accept", "text/plain")], b"").await;
     assert!(table.text().starts_with("NAME     PARTITIONS\nOrders   3\n"), "{}", table.text());
 
-    let down = ApiState { outlook: Arc::new(StubOutlook { is_kafka_there: false, ..StubOutlook::default() }), ..state.clone() };
+    let down = ApiState { outlook: Arc::new(StubOutlook::without_kafka()), ..state.clone() };
     let answer = ask(&down, "GET", "/api/v1/kafka/topics", &[], b"").await;
     assert_problem(&answer, ProblemCode::KafkaUnavailable);
     assert_declared("GET", "/api/v1/kafka/topics", &answer);
 }
 
 /// The API over letters of `filed`, which a source names, and of `gone`, which none does; and the orders that it gives.
-fn letters_bench() -> (Bench, crate::dead_letters::redrive::RedriveOrders) {
+pub(super) fn letters_bench() -> (Bench, crate::dead_letters::redrive::RedriveOrders) {
     let mut bench = Bench::new();
     let without_payload = DeadLetter { payload_base64: None, truncated: true, ..letter("filed", 9, b"x") };
     let mut letters = vec![letter("filed", 1, b"x"), letter("filed", 2, b"x"), without_payload, letter("gone", 1, b"x")];

@@ -25,10 +25,15 @@ fn view(text: &str) -> TokensView {
 }
 
 fn guarded() -> ApiState {
-    ApiState { tokens: Some(watch::channel(view(&both())).1), ..state() }
+    guarding(state())
 }
 
-fn closed(state: ApiState) -> ApiState {
+/// The same API with both tokens.
+pub(in crate::api) fn guarding(state: ApiState) -> ApiState {
+    ApiState { tokens: Some(watch::channel(view(&both())).1), ..state }
+}
+
+pub(in crate::api) fn closed(state: ApiState) -> ApiState {
     let http = HttpConfig { open_probes: false, open_metrics: false, ..state.http.clone() };
     ApiState { http, ..state }
 }

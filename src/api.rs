@@ -87,6 +87,8 @@ mod write;
 #[cfg(test)]
 mod contract_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod precondition_tests;
 #[cfg(test)]
 mod tests;

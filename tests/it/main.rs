@@ -2,6 +2,7 @@
 
 mod cli;
 mod config_errors;
+mod connections;
 mod demo;
 mod end_to_end;
 mod file_sink;

@@ -188,7 +188,8 @@ impl Frames {
             return;
         }
         if before.events.epoch() != next.events.epoch() {
-            *self = Self { last_seq: self.last_seq, ..Self::default() };
+            // The gap in the numbers makes those who listen start over.
+            *self = Self { last_seq: self.last_seq + 1, ..Self::default() };
             self.begin(next, now);
             return;
         }
@@ -772,6 +773,97 @@ mod tests {
         assert_eq!(slow.kinds(2).await, ["resync", "snapshot"]);
         server.change(stalled("orders"));
         assert_eq!(slow.kinds(1).await, ["topic"]);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_comes_back_when_the_log_has_passed_its_place_is_told_and_starts_over() {
+        let server = Server::new();
+        let mut client = server.follow("/api/v1/stream", None).await;
+        client.kinds(1).await;
+        let (_, id, _) = client.frame().await;
+        drop(client);
+        server.state.stream.with(|log| {
+            for _ in 0..KEPT_FRAMES {
+                log.push(FrameKind::Event, None, &"x");
+            }
+        });
+        // The very first frame behind its place is still kept.
+        let mut in_time = server.follow("/api/v1/stream", Some(&id)).await;
+        assert_eq!(in_time.kinds(2).await, ["hello", "event"]);
+        server.state.stream.with(|log| log.push(FrameKind::Event, None, &"x"));
+        let mut late = server.follow("/api/v1/stream", Some(&id)).await;
+        assert_eq!(late.kinds(3).await, ["hello", "resync", "snapshot"]);
+        server.change(stalled("orders"));
+        assert_eq!(late.kinds(1).await, ["topic"]);
+    }
+
+    #[tokio::test]
+    async fn a_new_epoch_makes_those_who_listen_start_over() {
+        let server = Server::new();
+        let mut client = server.follow("/api/v1/stream", None).await;
+        client.kinds(1).await;
+        let (_, old_id, _) = client.frame().await;
+        server.change(|snapshot| {
+            snapshot.events = crate::status::events::EventLog::new(noon() + Duration::from_secs(60));
+            snapshot.topics.truncate(1);
+        });
+        let (kind, new_id, _) = client.frame().await;
+        assert_eq!(kind, "resync");
+        let epoch = server.snapshots.borrow().events.epoch().to_owned();
+        assert!(new_id.starts_with(&format!("{epoch}-")) && !old_id.starts_with(&epoch), "{old_id} {new_id}");
+        let (kind, _, data) = client.frame().await;
+        assert_eq!((kind.as_str(), data["topics"].as_array().map(Vec::len)), ("snapshot", Some(1)));
+        let mut again = server.follow("/api/v1/stream", Some(&old_id)).await;
+        assert_eq!(again.kinds(3).await, ["hello", "resync", "snapshot"]);
+    }
+
+    /// Over a connection, since that is where bytes for a slow client would gather.
+    #[tokio::test]
+    async fn a_client_that_does_not_read_costs_no_more_than_its_connection() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        const FRAME_BYTES: usize = 100 << 10;
+        const FRAMES: usize = 3000;
+
+        let mut server = Server::new();
+        server.state.http.max_connections = 20;
+        let state = server.state.clone();
+        crate::api::serve::tests::against(state, async |address| {
+            let mut slow = Vec::new();
+            for _ in 0..5 {
+                let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+                stream.write_all(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+                let mut head = [0; 15];
+                stream.read_exact(&mut head).await.expect("an answer");
+                slow.push(stream);
+            }
+            let text = "x".repeat(FRAME_BYTES);
+            for number in 0..FRAMES {
+                let bytes = server.state.stream.with(|log| {
+                    log.push(FrameKind::Event, None, &text);
+                    log.bytes
+                });
+                assert!(bytes.is_some_and(|bytes| bytes <= KEPT_BYTES), "{bytes:?}");
+                let taken_at = noon() + Duration::from_millis(number as u64);
+                server.change(|snapshot| snapshot.taken_at = taken_at);
+                // The server's turn: whoever could take a frame takes it.
+                tokio::task::yield_now().await;
+            }
+            for mut stream in slow {
+                let mut read = 0;
+                let mut tail = Vec::new();
+                let mut buffer = vec![0; 64 << 10];
+                while !tail.windows(15).any(|text| text == b"event: snapshot") || read < FRAME_BYTES {
+                    let bytes = stream.read(&mut buffer).await.expect("bytes");
+                    assert!(bytes > 0, "the stream ended");
+                    read += bytes;
+                    // Frames are longer than a read, so what is looked for is in the last two.
+                    tail = [&tail[tail.len().saturating_sub(64)..], &buffer[..bytes]].concat();
+                }
+                // A batch, and what the system and the connection hold: far below the 300 MB that went by.
+                assert!(read < 32 << 20, "{read} bytes were kept for one client");
+            }
+        })
+        .await;
     }
 
     #[tokio::test]

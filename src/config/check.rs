@@ -29,6 +29,9 @@ const EXIT_CONFIG: u8 = 78;
 /// What helps when the configuration itself cannot be read at a start.
 const NAME_THE_FILE: &str = "name the configuration file with --config or DROVER_CONFIG";
 
+/// What helps when the file of tokens cannot be read.
+const NAME_THE_TOKENS: &str = "name the file of tokens with auth.tokens_file, and see that drover's user may read it";
+
 /// A server that does not answer, or does not have what the file names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreachable {
@@ -60,19 +63,24 @@ pub fn report(path: &Path, result: &Result<Loaded, LoadError>, unreachable: Opti
     };
     let text = match (format, result) {
         (Format::Json, Ok(loaded)) => json(&Report { valid: true, problems: &[], warnings: &loaded.warnings, unreachable }),
-        (Format::Json, Err(error)) => json(&Report { valid: false, problems: &problems_of(error), warnings: &[], unreachable }),
+        (Format::Json, Err(error)) => json(&Report { valid: false, problems: &problems_of(error, path), warnings: &[], unreachable }),
         (Format::Text, Ok(loaded)) => valid_text(path, loaded, unreachable.unwrap_or_default()),
-        (Format::Text, Err(error)) => format!("{}\n", text(error)),
+        (Format::Text, Err(error)) => format!("{}\n", text_of(error, remedy_for(error, path))),
     };
     (text, code)
 }
 
 /// A configuration that cannot be used, with all its problems, for the terminal; without a line break at its end.
 pub fn text(error: &LoadError) -> String {
+    text_of(error, NAME_THE_FILE)
+}
+
+/// The same, with what helps against a file that cannot be read.
+fn text_of(error: &LoadError, remedy: &str) -> String {
     let path = match error {
         LoadError::Unreadable { .. } => {
             let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ({cause})"));
-            return one_line(&format!("{error}{cause}; {NAME_THE_FILE}"));
+            return one_line(&format!("{error}{cause}; {remedy}"));
         }
         LoadError::Invalid { path, .. } => path,
     };
@@ -129,16 +137,32 @@ fn place_of_topics(bytes: &[u8]) -> (String, u32, u32) {
     key.map_or((String::new(), 1, 1), |key| (key.text().unwrap_or_default().to_owned(), key.line, key.column))
 }
 
-fn problems_of(error: &LoadError) -> Vec<Problem> {
+/// The problems, one by one. `checked` is the file that was to be checked; a place in another one, which it names, begins with that file.
+fn problems_of(error: &LoadError, checked: &Path) -> Vec<Problem> {
     match error {
-        LoadError::Invalid { problems, .. } => problems.clone(),
+        LoadError::Invalid { path, problems } if path == checked => problems.clone(),
+        LoadError::Invalid { path, problems } => {
+            let in_file = |problem: &Problem| {
+                let separator = if problem.path.is_empty() { "" } else { ": " };
+                Problem { path: format!("{}{separator}{}", path.display(), problem.path), ..problem.clone() }
+            };
+            problems.iter().map(in_file).collect()
+        }
         LoadError::Unreadable { path, source } => vec![Problem {
-            path: String::new(),
+            path: if path == checked { String::new() } else { path.display().to_string() },
             line: 1,
             column: 1,
             detail: format!("cannot read {}: {source}", path.display()),
-            remedy: NAME_THE_FILE.to_owned(),
+            remedy: remedy_for(error, checked).to_owned(),
         }],
+    }
+}
+
+/// What helps against a file that cannot be read: the configuration itself, or the file of tokens that it names.
+fn remedy_for(error: &LoadError, checked: &Path) -> &'static str {
+    match error {
+        LoadError::Unreadable { path, .. } if path != checked => NAME_THE_TOKENS,
+        _ => NAME_THE_FILE,
     }
 }
 
@@ -242,6 +266,32 @@ mod tests {
         let fields: BTreeSet<&str> = problem.keys().map(String::as_str).collect();
         assert_eq!(fields, ["path", "line", "column", "detail", "remedy"].into());
         assert_eq!((problem["path"].as_str(), problem["line"].as_u64()), (Some("elasticsearch.urls"), Some(1)));
+    }
+
+    #[test]
+    fn a_problem_of_the_file_of_tokens_names_that_file() {
+        let config = "kafka: {brokers: ['a:1']}\nelasticsearch: {urls: ['http://e:1']}\nauth: {tokens_file: tokens.yaml}\n";
+        let (folder, path) = file(config);
+        let tokens = folder.path().join("tokens.yaml");
+        let problem = |expected_code: u8| {
+            let result = check(&path, Timestamp::UNIX_EPOCH);
+            let (json, code) = report(&path, &result, None, Format::Json);
+            assert_eq!(code, expected_code);
+            let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+            (value["problems"][0].clone(), report(&path, &result, None, Format::Text).0)
+        };
+        assert_eq!(problem(78).0["path"], "auth.tokens_file", "a file that is not there is a problem of the configuration");
+        std::fs::write(&tokens, " ".repeat(2 << 20)).expect("a file");
+        let (unreadable, text) = problem(78);
+        assert_eq!(unreadable["path"], tokens.display().to_string());
+        assert!(unreadable["remedy"].as_str().is_some_and(|remedy| remedy.contains("auth.tokens_file")), "{unreadable}");
+        assert!(text.contains("auth.tokens_file") && !text.contains("--config"), "{text}");
+        std::fs::write(&tokens, "tokens: [{name: a, role: admin, sha256: x}]\n").expect("a file");
+        let (wrong, text) = problem(78);
+        assert_eq!((&wrong["path"], &wrong["line"]), (&format!("{}: tokens[0].role", tokens.display()).into(), &1.into()));
+        assert!(text.starts_with(&format!("{}:1:", tokens.display())), "{text}");
+        std::fs::write(&tokens, "tokens: []\n").expect("a file");
+        assert_eq!(report(&path, &check(&path, Timestamp::UNIX_EPOCH), None, Format::Json).1, 0);
     }
 
     #[test]

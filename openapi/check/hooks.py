@@ -1,5 +1,7 @@
 """What the generated requests must know beyond the OpenAPI document; each entry says why."""
 
+import os
+
 import schemathesis
 
 # Texts with a grammar, a range or a meaning of their own, which a schema does not say. Legal requests leave them out or give this value; illegal ones are generated as for any other.
@@ -51,3 +53,22 @@ def map_case(context, case):
         # A dry run answers 200 and lists what is wrong with the request in `errors`.
         del case.query["dry_run"]
     return case
+
+
+# Who asks, as `.ci/contract-requests.sh` says: `write`, `read` or `none`.
+ROLE = os.environ.get("DROVER_CONTRACT_ROLE", "write")
+# What needs no token: the document, and the probes where the configuration leaves them open.
+PUBLIC = {"/openapi.json", "/livez", "/readyz", "/healthz"}
+
+
+@schemathesis.check
+def role_is_kept(context, response, case):
+    """Without a token nothing but what is public answers; a reader changes nothing; whoever may write is never refused for that."""
+    status = response.status_code
+    is_public = case.operation.path in PUBLIC
+    if ROLE == "none" and not is_public:
+        assert status == 401, f"answered {status} without a token"
+    elif ROLE == "read" and not is_public and case.method.upper() not in ("GET", "HEAD", "OPTIONS", "TRACE"):
+        assert status == 403, f"answered {status} although the token may only read"
+    else:
+        assert status not in (401, 403), f"refused with {status} although the role {ROLE} may do this"

@@ -1,5 +1,6 @@
 //! Tests against a real Kafka, Elasticsearch and etcd. Not part of a plain `cargo test`; `make test` runs them, and a server that cannot be started is a failure.
 
+mod contract;
 mod dead_letters;
 mod desired;
 mod etcd;

@@ -27,6 +27,7 @@
 //! | the last minutes of a topic | `series` |
 //! | the stream of changes | `stream` |
 //! | connections and their limits | `serve` |
+//! | the certificate, read again | `tls` |
 
 use std::sync::Arc;
 
@@ -81,6 +82,7 @@ mod serve;
 mod stream;
 mod tasks;
 mod text;
+mod tls;
 mod topics;
 mod write;
 
@@ -102,6 +104,7 @@ pub use log_level::LogLevel;
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use serve::serve;
 pub use stream::StreamLog;
+pub use tls::{TlsFiles, TlsView};
 
 /// What the API may ask the supervisor for.
 pub trait Actions: Send + Sync + 'static {
@@ -265,7 +268,7 @@ pub struct ApiState {
     /// What the streams of changes have in common.
     pub stream: Arc<StreamLog>,
     /// The certificate and the key; `None` = plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<watch::Receiver<TlsView>>,
     /// The tokens; `None` where everybody may do everything.
     pub tokens: Option<watch::Receiver<TokensView>>,
     /// Host names under which the API answers, besides the loopback ones.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{ApiState, LogLevel, StaticInfo, TokensFile};
+use crate::api::{ApiState, LogLevel, StaticInfo, TlsFiles, TokensFile};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
@@ -298,8 +298,8 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     // The first thing, so that a start which is refused leaves nothing behind.
     let tokens = config.tokens_file.clone().map(|path| TokensFile::open(path, options.variables.clone())).transpose().map_err(StartError::Tokens)?;
     let (tokens_file, token_views) = tokens.unzip();
-    let tls = config.tls.as_ref().map(crate::config::tls::server).transpose();
-    let tls = tls.map_err(|error| StartError::Setup { part: "tls", source: error.into() })?.map(Arc::new);
+    let tls = config.tls.clone().map(TlsFiles::open).transpose().map_err(|error| StartError::Setup { part: "tls", source: error.into() })?;
+    let (tls_files, tls_views) = tls.unzip();
     let (file, file_views) = FileSource::new(options.config_path.clone(), options.variables.clone(), loaded, now);
     let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;
 
@@ -388,7 +388,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         log_level: options.log_level.clone(),
         stream: Arc::default(),
         readiness_require: config.readiness_require.clone(),
-        tls,
+        tls: tls_views.clone(),
         tokens: token_views.clone(),
         allowed_hosts: config.allowed_hosts.clone(),
         http: config.http.clone(),
@@ -403,6 +403,12 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     if let Some(tokens) = tokens_file {
         parts.serve(Component::Tokens, tokens, |tokens, cancel| async move {
             tokens.run(cancel).await;
+            Ok(())
+        });
+    }
+    if let Some(files) = tls_files {
+        parts.serve(Component::Tls, files, |files, cancel| async move {
+            files.run(cancel).await;
             Ok(())
         });
     }
@@ -476,6 +482,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
         dead_letters_max_bytes: config.dead_letters.max_bytes,
         shares_topics,
         tokens: token_views,
+        tls: tls_views,
         draining: draining_views,
         out: snapshots,
         beat: observe_beat,

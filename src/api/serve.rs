@@ -68,7 +68,7 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
     let listener = TcpListener::from_std(listener)?;
     let header_timeout = state.http.header_timeout;
     let max_connections = state.http.max_connections.max(1);
-    let tls = state.tls.clone().map(TlsAcceptor::from);
+    let tls = state.tls.clone();
     let router = super::router(state);
 
     let mut silent = Silent::default();
@@ -87,7 +87,9 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
                     if connections.len() >= max_connections {
                         silent.close_longest();
                     }
-                    connections.push(connection(stream, peer, tls.clone(), router.clone(), header_timeout, silent.enter(), cancel.clone()));
+                    // The certificate that is in force now.
+                    let acceptor = tls.as_ref().map(|views| TlsAcceptor::from(views.borrow().server.clone()));
+                    connections.push(connection(stream, peer, acceptor, router.clone(), header_timeout, silent.enter(), cancel.clone()));
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {

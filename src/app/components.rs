@@ -19,6 +19,8 @@ pub(super) enum Component {
     ConfigFile,
     /// Reads the API's tokens again.
     Tokens,
+    /// Reads the API's certificate again.
+    Tls,
     /// Watches etcd.
     Etcd,
     /// Merges the sources.
@@ -46,6 +48,7 @@ impl fmt::Display for Component {
         f.write_str(match self {
             Self::ConfigFile => "config_file",
             Self::Tokens => "tokens",
+            Self::Tls => "tls",
             Self::Etcd => "etcd",
             Self::Desired => "desired",
             Self::Reconcile => "reconcile",

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::components::{Component as Part, Components};
-use crate::api::TokensView;
+use crate::api::{TlsView, TokensView};
 use crate::dead_letters::DeadLetters;
 use crate::desired::Desired;
 use crate::desired::file::FileView;
@@ -60,6 +60,8 @@ pub(super) struct Observer {
     pub(super) shares_topics: bool,
     /// How reading the API's tokens goes.
     pub(super) tokens: Option<watch::Receiver<TokensView>>,
+    /// How reading the API's certificate goes.
+    pub(super) tls: Option<watch::Receiver<TlsView>>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) out: watch::Sender<Arc<Snapshot>>,
     /// The moment of the last snapshot, for liveness.
@@ -263,6 +265,8 @@ impl Observer {
         let mut warnings = if self.shares_topics { Vec::new() } else { lonely(members) };
         let trouble = self.tokens.as_ref().and_then(|views| views.borrow().error.clone());
         warnings.extend(trouble.map(|error| format!("the file of tokens cannot be used, the tokens of before stay in force: {error}")));
+        let trouble = self.tls.as_ref().and_then(|views| views.borrow().error.clone());
+        warnings.extend(trouble.map(|error| format!("the API's TLS files cannot be used, the certificate of before stays in force: {error}")));
         warnings
     }
 

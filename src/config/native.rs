@@ -519,7 +519,7 @@ fn tls_files(reader: &mut Reader<'_>, top: &mut Section<'_>) -> Option<TlsConfig
     let cert_file = reader.file(&cert_path, cert_node);
     let key_file = reader.file(&key_path, key_node);
     let config = TlsConfig { cert_file: cert_file?, key_file: key_file? };
-    match tls::server(&config) {
+    match tls::load(&config) {
         Ok(_) => {}
         Err(TlsError::Certificate(detail)) => {
             reader.problem(cert_node.problem(&cert_path, detail, "name a PEM file with the certificate and those that lead to the authority's"))

@@ -1,7 +1,7 @@
 //! The certificate and the key of the API's TLS, from their files to what a server needs.
 //!
 //! Guarantees TLS 1.2 or 1.3 with rustls' own choice of suites, HTTP/1.1 as the only protocol, and that the key belongs to the certificate. Nothing of a key is ever in an error. Client certificates are not asked for: who
-//! asks is told by tokens.
+//! asks is told by tokens. Does not look at the files again: that is [`crate::api::TlsFiles`]'s.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::tokens::hash;
 use super::{TlsConfig, read_regular_file};
 
 /// Bytes of one of the files; a chain has some ten kilobytes.
@@ -26,10 +27,27 @@ pub enum TlsError {
     Key(String),
 }
 
+/// The two files, read.
+#[derive(Debug)]
+pub struct LoadedTls {
+    /// What a server needs.
+    pub server: ServerConfig,
+    /// SHA-256 of both files' bytes, in hexadecimal.
+    pub content_hash: String,
+}
+
 /// Reads both files.
-pub fn server(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
-    let chain = certificates(&config.cert_file).map_err(TlsError::Certificate)?;
-    let key = key(&config.key_file).map_err(TlsError::Key)?;
+pub fn load(config: &TlsConfig) -> Result<LoadedTls, TlsError> {
+    let certificate_pem = read(&config.cert_file).map_err(TlsError::Certificate)?;
+    let key_pem = read(&config.key_file).map_err(TlsError::Key)?;
+    let chain = certificates(&config.cert_file, &certificate_pem).map_err(TlsError::Certificate)?;
+    let key = key(&config.key_file, &key_pem).map_err(TlsError::Key)?;
+    // A hash of hashes: bytes that move from one file to the other are not the same content.
+    let content_hash = hash([hash(&certificate_pem), hash(&key_pem)].concat().as_bytes());
+    Ok(LoadedTls { server: server(chain, key)?, content_hash })
+}
+
+fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| TlsError::Certificate(error.to_string()))?.with_no_client_auth();
@@ -38,16 +56,15 @@ pub fn server(config: &TlsConfig) -> Result<ServerConfig, TlsError> {
     Ok(server)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| format!("{} is no PEM file ({error})", path.display()))?;
     if chain.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(chain) }
 }
 
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+fn key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     // The parser's own error may hold a piece of the file.
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| format!("{} holds no private key in PEM form without a passphrase", path.display()))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| format!("{} holds no private key in PEM form without a passphrase", path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -67,7 +84,7 @@ mod tests {
         let config = TlsConfig { cert_file: folder.path().join("cert.pem"), key_file: folder.path().join("key.pem") };
         std::fs::write(&config.cert_file, certificate).expect("a file");
         std::fs::write(&config.key_file, key).expect("a file");
-        server(&config).map(|server| assert_eq!(server.alpn_protocols, [b"http/1.1"]))
+        load(&config).map(|loaded| assert_eq!(loaded.server.alpn_protocols, [b"http/1.1"]))
     }
 
     #[test]

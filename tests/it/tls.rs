@@ -33,12 +33,14 @@ impl Drop for Running {
 
 impl Running {
     fn start() -> Self {
+        Self::start_with(&golden("cert.pem"), &golden("key.pem"))
+    }
+
+    fn start_with(cert_file: &str, key_file: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let config = format!(
-            "listen: 0.0.0.0:{port}\nkafka: {{brokers: ['127.0.0.1:1']}}\nelasticsearch: {{urls: ['http://127.0.0.1:1']}}\ntls: {{cert_file: '{}', key_file: '{}'}}\nhttp: {{header_timeout: 1s}}\nsupervision: {{shutdown_timeout: 5s}}\n",
-            golden("cert.pem"),
-            golden("key.pem")
+            "listen: 0.0.0.0:{port}\nkafka: {{brokers: ['127.0.0.1:1']}}\nelasticsearch: {{urls: ['http://127.0.0.1:1']}}\ntls: {{cert_file: '{cert_file}', key_file: '{key_file}'}}\nhttp: {{header_timeout: 1s}}\nsupervision: {{shutdown_timeout: 5s}}\n"
         );
         fs::write(folder.path().join("config.yaml"), config).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
@@ -93,9 +95,57 @@ fn a_handshake_that_is_never_made_is_cut_and_holds_up_nobody() {
     // The head of a TLS record whose rest never comes.
     silent.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]).expect("sent");
     let since = Instant::now();
+    let mut drip = silent.try_clone().expect("a second handle");
+    // Byte by byte, so that a timer which began anew with each would never end.
+    let dripping = std::thread::spawn(move || {
+        let mut is_taken = |_: &u32| {
+            std::thread::sleep(Duration::from_millis(50));
+            drip.write_all(&[0]).is_ok()
+        };
+        (0..400_u32).take_while(|number| is_taken(number)).count()
+    });
     assert_eq!(running.drover(&["healthcheck", "--path", "livez"], None).0, Some(0));
     let mut rest = Vec::new();
     let ended = silent.read_to_end(&mut rest);
     assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset), "it was not cut");
-    assert!(since.elapsed() < SOON);
+    let kept_for = since.elapsed();
+    // The configuration's header timeout, and then time for a busy machine.
+    assert!(kept_for >= Duration::from_millis(900) && kept_for < SOON / 2, "{kept_for:?}");
+    assert!(dripping.join().expect("no panic") < 400, "it went on being read");
+}
+
+#[test]
+fn a_certificate_that_is_renewed_is_used_without_a_restart_and_a_broken_one_changes_nothing() {
+    let files = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let replace = |name: &str, source: &str| {
+        // As a renewal does: another file in place of the old one.
+        let next = path("next");
+        fs::copy(golden(source), &next).expect("a file");
+        fs::rename(next, path(name)).expect("a rename in our folder");
+    };
+    replace("cert.pem", "cert.pem");
+    replace("key.pem", "key.pem");
+    let running = Running::start_with(&path("cert.pem"), &path("key.pem"));
+    let url = format!("https://localhost:{}", running.port);
+    let is_trusted = |authority: &str| running.drover(&["topics", "list", "--server", &url], Some(&golden(authority))).0 == Some(0);
+    let warnings = || {
+        let (_, said) = running.drover(&["status", "--server", &url, "-o", "json"], Some(&golden("cert.pem")));
+        said.contains("TLS files cannot be used")
+    };
+    assert!(is_trusted("cert.pem") && !is_trusted("other-cert.pem") && !warnings());
+
+    // A certificate whose key is not there yet, then a file that is cut off: the old pair stays, and it is told.
+    replace("cert.pem", "other-cert.pem");
+    wait_until("the pair that does not fit is told", SOON, || warnings().then_some(()));
+    assert!(is_trusted("cert.pem"));
+    fs::write(path("cert.pem"), "-----BEGIN CERTIFICATE-----\nMIIB").expect("a file");
+    wait_until("the pair still is told", SOON, || warnings().then_some(()));
+    assert!(is_trusted("cert.pem"));
+
+    // The renewal's end: the new pair is in force, and only that.
+    replace("cert.pem", "other-cert.pem");
+    replace("key.pem", "other-key.pem");
+    wait_until("the new certificate is in force", SOON, || is_trusted("other-cert.pem").then_some(()));
+    assert!(!is_trusted("cert.pem"));
 }

@@ -12,7 +12,8 @@
 //! | verdict and findings | `status` |
 //! | topics, their changes, dry runs | `topics` |
 //! | rewinds and their confirmation | `rewind` |
-//! | waiting until tasks run | `wait` |
+//! | looking again and again | `watch` |
+//! | waiting until it is done | `wait` |
 //! | tasks, events, dead letters, sources | `tasks`, `events`, `letters`, `sources` |
 //! | new tokens for the API | `token` |
 //! | the probe for containers | `healthcheck` |
@@ -40,6 +41,7 @@ mod tasks;
 mod token;
 mod topics;
 mod wait;
+mod watch;
 
 use client::{Client, List, Patience, Trust};
 use document::Document;
@@ -100,12 +102,20 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 struct Context {
     client: Client,
     printer: Printer,
+    /// Between two looks; `None` = one look is enough.
+    every: Option<Duration>,
 }
 
 impl Context {
     fn new(connection: Connection) -> Result<Self, Failure> {
-        let client = Client::new(connection.server, connection.token_file.as_deref(), Trust::Verified, Patience::default())?;
-        Ok(Self { client, printer: Printer::new(connection.output) })
+        Self::watching(connection, None)
+    }
+
+    /// For looks that [`watch::run`] repeats.
+    fn watching(connection: Connection, every: Option<Duration>) -> Result<Self, Failure> {
+        let patience = if every.is_some() { Patience::LOOK } else { Patience::default() };
+        let client = Client::new(connection.server, connection.token_file.as_deref(), Trust::Verified, patience)?;
+        Ok(Self { client, printer: Printer::new(connection.output, every.is_some()), every })
     }
 
     /// Prints a whole list: of a table each page as it comes, of a document all pages in one.

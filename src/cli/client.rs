@@ -1,14 +1,16 @@
 //! The HTTP client of the commands.
 //!
 //! Guarantees: every request ends in time; a token is sent to the named server only, never along a redirect; no path segment can leave its place; an answer that is not drover's is told
-//! apart from drover's own; loopback addresses are never asked through a proxy.
+//! apart from drover's own; loopback addresses are never asked through a proxy. Who asks again and again asks for what is new only, by the tags of the last answers ([`Client::begin_round`]).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, Url, redirect};
 
 use super::document::Document;
@@ -23,6 +25,10 @@ const TIMEOUT: Duration = Duration::from_secs(45);
 const MAX_ANSWER: usize = 64 << 20;
 /// Bytes of a token's file that are read.
 const MAX_TOKEN: usize = 4096;
+/// The same for one of many looks, so that a server which hangs is soon told.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the API says to a tag that is still right.
+const NOT_MODIFIED: u16 = 304;
 /// Rows that one request of a list asks for, the most that the API gives.
 const PAGE: &str = "1000";
 
@@ -86,6 +92,11 @@ pub(super) struct Patience {
     pub(super) answer: Duration,
 }
 
+impl Patience {
+    /// Of a look that another one follows.
+    pub(super) const LOOK: Self = Self { connect: CONNECT_TIMEOUT, answer: LOOK_TIMEOUT };
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Self { connect: CONNECT_TIMEOUT, answer: TIMEOUT }
@@ -98,6 +109,23 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     patience: Patience,
+    /// `None` until somebody asks in rounds.
+    rounds: RefCell<Option<Rounds>>,
+}
+
+/// An answer that has a tag.
+#[derive(Debug)]
+struct Tagged {
+    tag: HeaderValue,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Answers of this round and of the one before, by address: what a round does not ask for is forgotten with the next one.
+#[derive(Debug, Default)]
+struct Rounds {
+    before: HashMap<Url, Tagged>,
+    now: HashMap<Url, Tagged>,
 }
 
 /// What is asked.
@@ -175,7 +203,14 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| Failure::Failed(format!("the HTTP client cannot start: {}", crate::causes::chain(&error))))?;
-        Ok(Self { http, base, patience })
+        Ok(Self { http, base, patience, rounds: RefCell::default() })
+    }
+
+    /// Begins to ask for everything anew. From the first round on, lists that did not change since the round before are not sent again by the server.
+    pub(super) fn begin_round(&self) {
+        let mut rounds = self.rounds.borrow_mut();
+        let rounds = rounds.get_or_insert_default();
+        rounds.before = std::mem::take(&mut rounds.now);
     }
 
     /// The server's address, for people.
@@ -275,7 +310,13 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Request<'_>) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {
-        let mut sent = self.http.request(request.method.clone(), self.url(request)).headers(request.headers.clone());
+        let url = self.url(request);
+        let is_read = request.method == Method::GET;
+        let known = self.rounds.borrow_mut().as_mut().filter(|_| is_read).and_then(|rounds| rounds.before.remove(&url));
+        let mut sent = self.http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        if let Some(known) = &known {
+            sent = sent.header(IF_NONE_MATCH, known.tag.clone());
+        }
         if let Some(body) = &request.body {
             sent = sent.body(body.clone());
         }
@@ -289,7 +330,22 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
+        if let Some(known) = known.filter(|_| status == NOT_MODIFIED) {
+            let answer = (200, known.headers.clone(), known.body.clone());
+            self.keep(url, known);
+            return Ok(answer);
+        }
+        // A strong tag of the API names an entry of the store, not what is shown of it.
+        if let Some(tag) = headers.get(ETAG).filter(|tag| is_read && status == 200 && tag.as_bytes().starts_with(b"W/")) {
+            self.keep(url, Tagged { tag: tag.clone(), headers: headers.clone(), body: body.clone() });
+        }
         Ok((status, headers, body))
+    }
+
+    fn keep(&self, url: Url, answer: Tagged) {
+        if let Some(rounds) = self.rounds.borrow_mut().as_mut() {
+            rounds.now.insert(url, answer);
+        }
     }
 
     fn document(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<Option<Document>, Failure> {

@@ -54,6 +54,25 @@ impl Failure {
         }
     }
 
+    /// Whether the same question may be answered later. Something else that answers is a drover away behind its proxy where drover has answered before, else a wrong address.
+    pub(super) fn may_pass(&self, has_answered: bool) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::NotDrover { .. } => has_answered,
+            Self::Refused(refusal) => refusal.status.is_some_and(|status| status == 429 || status >= 500),
+            _ => false,
+        }
+    }
+
+    /// What went wrong, without what helps.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Unreachable { server, why } => format!("{server} does not answer: {why}"),
+            Self::NotDrover { server, what } => format!("{server} does not answer as drover does: {what}"),
+            other => other.to_string(),
+        }
+    }
+
     /// The same with what helps, when drover refused for the reason with this code.
     pub(super) fn advised(self, code: &str, advice: &'static str) -> Self {
         match self {

@@ -2,6 +2,9 @@
 //!
 //! Guarantees that nothing is deleted, and not all is sent again, which was not named one by one or confirmed by `--yes` or at a terminal.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
@@ -12,9 +15,14 @@ use super::client::{LETTERS, Request};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::{self, tell};
+use super::wait::{self, Look, Told, WaitArgs};
+use super::watch::{self, WatchArgs};
 use super::{Connection, Context, counted, given};
 use crate::table::Table;
 use crate::topic::TopicName;
+
+/// Letters that one look of a wait asks for.
+const ASKED_AT_ONCE: usize = 100;
 
 /// The command `dead-letters`.
 #[derive(Debug, Args)]
@@ -31,15 +39,15 @@ enum LettersCommand {
     #[command(
         after_long_help = "Keys and payloads are in `-o json` and `-o yaml`, cut at 4 KiB.\nExamples:\n  drover dead-letters list --topic orders\n  drover dead-letters list --error-type document_parsing_exception -o json"
     )]
-    List(LettersFilter),
+    List(ListArgs),
     /// Shows one dead letter, whole
     #[command(after_long_help = "Example:\n  drover dead-letters get HK2wYQabcdefghijklmnop:3:123")]
     Get(IdArgs),
     /// Sends dead letters again: formatted by the topic's spec of today, under the same id; what succeeds is gone from the list
     #[command(
-        after_long_help = "The server goes on after the answer; look with `drover dead-letters list` at what is left.\nExamples:\n  drover dead-letters redrive HK2wYQabcdefghijklmnop:3:123\n  drover dead-letters redrive --topic orders --error-type strict_dynamic_mapping_exception\n  drover dead-letters redrive --all --yes"
+        after_long_help = "The server goes on after the answer; `drover dead-letters list` shows what is left, and --wait stays until every letter was tried: exit code 1 when one was refused again.\nExamples:\n  drover dead-letters redrive HK2wYQabcdefghijklmnop:3:123\n  drover dead-letters redrive --topic orders --error-type strict_dynamic_mapping_exception\n  drover dead-letters redrive --topic orders --wait\n  drover dead-letters redrive --all --yes"
     )]
-    Redrive(Chosen),
+    Redrive(RedriveArgs),
     /// Deletes dead letters; their records are then in Kafka only, as long as that keeps them
     #[command(
         after_long_help = "Examples:\n  drover dead-letters delete HK2wYQabcdefghijklmnop:3:123\n  drover dead-letters delete --topic orders --until 2026-01-31T00:00:00Z"
@@ -51,6 +59,22 @@ enum LettersCommand {
 struct IdArgs {
     /// The letter's id
     id: String,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    filter: LettersFilter,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+#[derive(Debug, Args)]
+struct RedriveArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -120,17 +144,18 @@ impl Chosen {
 }
 
 pub(super) async fn run(arguments: LettersArgs) -> Result<(), Failure> {
-    let context = Context::new(arguments.connection)?;
+    let every = if let LettersCommand::List(list) = &arguments.command { list.watch.every() } else { None };
+    let context = Context::watching(arguments.connection, every)?;
     match arguments.command {
-        LettersCommand::List(filter) => {
-            let columns = ["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"];
-            context.list(&LETTERS, &filter.query(), columns, row).await
+        LettersCommand::List(list) => {
+            let query = list.filter.query();
+            watch::run(&context, async || context.list(&LETTERS, &query, COLUMNS, row).await).await
         }
         LettersCommand::Get(letter) => {
             let document = context.client.get(&path(&letter.id, None), LETTERS.marks).await?;
             context.printer.show(&document, details)
         }
-        LettersCommand::Redrive(chosen) => redrive(&context, chosen).await,
+        LettersCommand::Redrive(RedriveArgs { chosen, wait }) => redrive(&context, chosen, wait.within()).await,
         LettersCommand::Delete(chosen) => delete(&context, chosen).await,
     }
 }
@@ -139,6 +164,8 @@ pub(super) async fn run(arguments: LettersArgs) -> Result<(), Failure> {
 fn path<'a>(id: &'a str, below: Option<&'a str>) -> Vec<&'a str> {
     LETTERS.path.iter().copied().chain([id]).chain(below).collect()
 }
+
+const COLUMNS: [&str; 10] = ["ID", "CAUSE", "ERROR", "STATUS", "TOPIC", "PARTITION", "OFFSET", "ATTEMPTS", "LAST", "REASON"];
 
 fn row(letter: &Document) -> [String; 10] {
     [
@@ -195,29 +222,100 @@ fn as_text(encoded: &str) -> (&'static str, String) {
     text.map_or_else(|| (" in base64", encoded.to_owned()), |text| ("", text))
 }
 
-async fn redrive(context: &Context, chosen: Chosen) -> Result<(), Failure> {
+async fn redrive(context: &Context, chosen: Chosen, within: Option<Duration>) -> Result<(), Failure> {
     let is_sure = chosen.yes;
     let mut accepted: i64 = 0;
-    match chosen.choice()? {
+    let choice = chosen.choice()?;
+    if let Choice::All = &choice {
+        confirm(is_sure, || "send every dead letter again?".to_owned(), "nothing was sent")?;
+    }
+    let waiting = if within.is_some() { letters_of(context, &choice).await? } else { VecDeque::new() };
+    match choice {
         Choice::Ids(ids) => {
             for id in &ids {
                 accepted += order(context, &path(id, Some("redrive")), Vec::new()).await?;
             }
         }
         Choice::Filters(filters) => accepted = order(context, &[LETTERS.path, &["redrive"]].concat(), filters).await?,
-        Choice::All => {
-            confirm(is_sure, || "send every dead letter again?".to_owned(), "nothing was sent")?;
-            accepted = order(context, &[LETTERS.path, &["redrive"]].concat(), Vec::new()).await?;
-        }
+        Choice::All => accepted = order(context, &[LETTERS.path, &["redrive"]].concat(), Vec::new()).await?,
     }
     let letters = counted(usize::try_from(accepted).unwrap_or(0), "dead letter");
-    tell(&format!("{letters} will be sent again; `drover dead-letters list` shows what is left"));
+    let hint = if within.is_some() { "" } else { "; `drover dead-letters list` shows what is left" };
+    tell(&format!("{letters} will be sent again{hint}"));
     let document = serde_json::from_value(serde_json::json!({ "accepted": accepted })).unwrap_or(Document::Null);
     context.printer.show(&document, |document| {
         let mut table = Table::new(&["ACCEPTED"]);
         table.row([document.cell("accepted")]);
         table
+    })?;
+    match within {
+        Some(within) => until_tried(context, waiting, within).await,
+        None => Ok(()),
+    }
+}
+
+/// A letter before its redrive: its id, and when the last one failed.
+type Waiting = (String, Option<String>);
+
+/// The letters that were chosen.
+async fn letters_of(context: &Context, choice: &Choice) -> Result<VecDeque<Waiting>, Failure> {
+    let mut letters = VecDeque::new();
+    let waiting = |letter: &Document| (letter.cell("id"), letter.text("redriven_at").map(str::to_owned));
+    let filters = match choice {
+        Choice::Ids(ids) => {
+            for id in ids {
+                letters.push_back(waiting(&context.client.get(&path(id, None), LETTERS.marks).await?));
+            }
+            return Ok(letters);
+        }
+        Choice::Filters(filters) => filters.as_slice(),
+        Choice::All => &[],
+    };
+    let gather = |page: Document| {
+        letters.extend(page.items("items").iter().map(waiting));
+        Ok(())
+    };
+    context.client.pages(&LETTERS, filters, gather).await?;
+    Ok(letters)
+}
+
+/// Waits until each letter is gone or was refused again; a failure when one was.
+async fn until_tried(context: &Context, mut waiting: VecDeque<Waiting>, within: Duration) -> Result<(), Failure> {
+    let of = waiting.len();
+    let (mut refused, mut without_payload) = (0, 0);
+    let told = Told {
+        not_so: "not every dead letter was tried".to_owned(),
+        remedy: "drover goes on, save with letters of topics that no source names; `drover dead-letters list` shows what is left".to_owned(),
+    };
+    wait::until(within, told, async || {
+        // One turn over those that are left, or a part of them: the order in which they are tried is the server's.
+        for _ in 0..waiting.len().min(ASKED_AT_ONCE) {
+            let Some((id, before)) = waiting.pop_front() else { break };
+            match context.client.get(&path(&id, None), LETTERS.marks).await {
+                Ok(letter) if letter.text("redriven_at") != before.as_deref() => refused += 1,
+                // Of a single letter it means that the store has no payload, and so nothing to send.
+                Ok(letter) if *letter.at("truncated") == Document::Flag(true) => without_payload += 1,
+                Ok(_) => waiting.push_back((id, before)),
+                Err(Failure::Refused(refusal)) if refusal.is_not_found() => {}
+                Err(failure) => {
+                    waiting.push_front((id, before));
+                    return Err(failure);
+                }
+            }
+        }
+        let done = of - waiting.len();
+        let what = format!("{done} of {} tried, {refused} refused again", counted(of, "dead letter"));
+        Ok(if waiting.is_empty() { Look::Done } else { Look::NotYet { done, of, what } })
     })
+    .await?;
+    if refused + without_payload > 0 {
+        let letters = counted(of, "dead letter");
+        let gone =
+            if without_payload > 0 { format!(", {without_payload} not sent because the store could not keep the payload") } else { String::new() };
+        return Err(Failure::Failed(format!("of {letters} {refused} refused again{gone}; `drover dead-letters list` shows why")));
+    }
+    tell(&format!("{} sent", counted(of, "dead letter")));
+    Ok(())
 }
 
 /// Asks for a redrive; how many letters were accepted.

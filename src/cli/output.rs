@@ -2,6 +2,7 @@
 //!
 //! Guarantees that nothing panics when a reader closes its end; that colours are used on a terminal only, and not when `NO_COLOR` is set; that tables are never cut.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
@@ -29,17 +30,37 @@ const YELLOW: &str = "33";
 const RED: &str = "31";
 
 /// Prints in one form.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Printer {
     output: Output,
+    is_terminal: bool,
     is_coloured: bool,
+    /// What was printed since the last look, where that is shown as a whole.
+    frame: Option<RefCell<String>>,
 }
 
 impl Printer {
-    pub(super) fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output, is_framed: bool) -> Self {
         let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { output, is_coloured: io::stdout().is_terminal() && !is_refused && !is_dumb }
+        let is_terminal = io::stdout().is_terminal();
+        Self { output, is_terminal, is_coloured: is_terminal && !is_refused && !is_dumb, frame: is_framed.then(RefCell::default) }
+    }
+
+    /// Prints text that is harmless already.
+    pub(super) fn write(&self, text: &str) -> Result<(), Failure> {
+        match &self.frame {
+            Some(frame) => {
+                frame.borrow_mut().push_str(text);
+                Ok(())
+            }
+            None => write(text),
+        }
+    }
+
+    /// What was printed since the last time, where it is kept.
+    pub(super) fn take_frame(&self) -> String {
+        self.frame.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// Whether people read it.
@@ -49,10 +70,14 @@ impl Printer {
 
     /// Prints a document: as it is, or what `table` makes of it.
     pub(super) fn show(&self, document: &Document, table: impl FnOnce(&Document) -> Table) -> Result<(), Failure> {
+        // Frames that nobody looks at are a stream for a program.
+        if self.frame.is_some() && !self.is_terminal && !self.is_table() {
+            return self.show_next(document);
+        }
         match self.output {
             Output::Table => self.rows(&mut table(document)),
-            Output::Json => write(&document.json().map_err(Failure::Failed)?),
-            Output::Yaml => write(&document.yaml().map_err(Failure::Failed)?),
+            Output::Json => self.write(&document.json().map_err(Failure::Failed)?),
+            Output::Yaml => self.write(&document.yaml().map_err(Failure::Failed)?),
         }
     }
 
@@ -60,15 +85,15 @@ impl Printer {
     pub(super) fn show_next(&self, document: &Document) -> Result<(), Failure> {
         match self.output {
             Output::Table => Ok(()),
-            Output::Json => write(&document.json_line().map_err(Failure::Failed)?),
-            Output::Yaml => write(&format!("---\n{}", document.yaml().map_err(Failure::Failed)?)),
+            Output::Json => self.write(&document.json_line().map_err(Failure::Failed)?),
+            Output::Yaml => self.write(&format!("---\n{}", document.yaml().map_err(Failure::Failed)?)),
         }
     }
 
     /// Prints the rows that a table has gathered since the last time.
     pub(super) fn rows(&self, table: &mut Table) -> Result<(), Failure> {
         let is_coloured = self.is_coloured;
-        write(&table.drain(&|column, cell| if is_coloured { colour(column, cell) } else { None }))
+        self.write(&table.drain(&|column, cell| if is_coloured { colour(column, cell) } else { None }))
     }
 
     /// A word of health, coloured.

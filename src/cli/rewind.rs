@@ -11,6 +11,7 @@ use super::client::{PARTITION, Request};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::{is_at_terminal, is_confirmed, tell_lines};
+use super::wait::{self, WaitArgs};
 use super::{Context, counted, topics};
 use crate::table::Table;
 use crate::topic::TopicName;
@@ -26,11 +27,13 @@ pub(super) struct RewindArgs {
     #[arg(long = "partition", value_name = "NUMBER", value_parser = super::partition, allow_hyphen_values = true)]
     partitions: Vec<u32>,
     /// Only says what would happen
-    #[arg(long, conflicts_with = "yes")]
+    #[arg(long, conflicts_with_all = ["yes", "wait"])]
     dry_run: bool,
     /// Moves them without asking
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// Where a rewind goes.
@@ -85,7 +88,11 @@ pub(super) async fn run(context: &Context, arguments: &RewindArgs) -> Result<(),
     }
     let moved = send(context, arguments, false).await?;
     context.printer.show(&moved, table)?;
-    outcome(&moved)
+    outcome(&moved)?;
+    match arguments.wait.within() {
+        Some(within) => wait::until_running(context, &arguments.name, &[], within).await,
+        None => Ok(()),
+    }
 }
 
 async fn send(context: &Context, arguments: &RewindArgs, is_dry_run: bool) -> Result<Document, Failure> {

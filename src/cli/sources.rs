@@ -8,15 +8,18 @@ use super::client::{Request, SOURCE};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::tell;
+use super::watch::{self, WatchArgs};
 use super::{Connection, Context};
 use crate::table::Table;
 
 /// The command `sources`.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  drover sources\n  drover sources confirm etcd")]
+#[command(after_long_help = "Examples:\n  drover sources\n  drover sources --watch\n  drover sources confirm etcd")]
 pub struct SourcesArgs {
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    watch: WatchArgs,
     #[command(subcommand)]
     command: Option<SourcesCommand>,
 }
@@ -35,15 +38,23 @@ enum SourcesCommand {
 }
 
 pub(super) async fn run(arguments: SourcesArgs) -> Result<(), Failure> {
-    let context = Context::new(arguments.connection)?;
     let Some(SourcesCommand::Confirm { kind }) = arguments.command else {
-        let document = context.client.send(Request::get(&["api", "v1", "sources"])).await?.document;
-        let document = context.client.many(document, SOURCE)?;
-        return context.printer.show(&document, table);
+        let context = Context::watching(arguments.connection, arguments.watch.every())?;
+        return watch::run(&context, async || look(&context).await).await;
     };
+    if arguments.watch.every().is_some() {
+        return Err(Failure::Usage("--watch shows the list; leave it out to confirm".to_owned()));
+    }
+    let context = Context::new(arguments.connection)?;
     let answer = context.client.send(Request::new(Method::POST, &["api", "v1", "sources", &kind, "confirm"])).await?;
     let document = context.client.many(answer.document, SOURCE)?;
     tell(&format!("confirmed {kind}: what follows is how it was before; `drover sources` shows when it is taken"));
+    context.printer.show(&document, table)
+}
+
+async fn look(context: &Context) -> Result<(), Failure> {
+    let document = context.client.send(Request::get(&["api", "v1", "sources"])).await?.document;
+    let document = context.client.many(document, SOURCE)?;
     context.printer.show(&document, table)
 }
 

@@ -5,21 +5,23 @@ use clap::{Args, ValueEnum};
 use super::client::{INFO, TOPICS};
 use super::document::Document;
 use super::failure::Failure;
-use super::output::write;
+use super::watch::{self, WatchArgs};
 use super::{Connection, Context, counted};
 use crate::table::{Table, escape};
 
 /// The command `status`.
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "With -o json: {healthz, info, topics}, the first two as GET /healthz and GET /api/v1/info answer.\nExamples:\n  drover status\n  drover status --fail-on degraded && echo well"
+    after_long_help = "With -o json: {healthz, info, topics}, the first two as GET /healthz and GET /api/v1/info answer.\nExamples:\n  drover status\n  drover status --fail-on degraded && echo well\n  drover status --watch"
 )]
 pub struct StatusArgs {
     #[command(flatten)]
     connection: Connection,
     /// Ends with exit code 3 when drover is that bad or worse
-    #[arg(long, value_enum, value_name = "HEALTH")]
+    #[arg(long, value_enum, value_name = "HEALTH", conflicts_with = "watch")]
     fail_on: Option<FailOn>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,7 +96,11 @@ fn object<const N: usize>(fields: [(&str, Document); N]) -> Document {
 }
 
 pub(super) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
-    let context = Context::new(arguments.connection)?;
+    let context = Context::watching(arguments.connection, arguments.watch.every())?;
+    watch::run(&context, async || look(&context, arguments.fail_on).await).await
+}
+
+async fn look(context: &Context, fail_on: Option<FailOn>) -> Result<(), Failure> {
     let (_, healthz) = context.client.probe("healthz").await?;
     let info = context.client.get(&["api", "v1", "info"], INFO).await?;
     let mut totals = Totals { lag: Some(0), ..Totals::default() };
@@ -107,11 +113,11 @@ pub(super) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
     let verdict = healthz.cell("status");
     let whole = object([("healthz", healthz), ("info", info), ("topics", totals.document())]);
     if context.printer.is_table() {
-        show(&context, &whole)?;
+        show(context, &whole)?;
     } else {
         context.printer.show(&whole, |_| Table::new(&[]))?;
     }
-    match arguments.fail_on {
+    match fail_on {
         Some(limit) if limit.is_met(&verdict) => Err(Failure::Unwell(verdict)),
         _ => Ok(()),
     }
@@ -122,24 +128,24 @@ fn show(context: &Context, whole: &Document) -> Result<(), Failure> {
     let verdict = context.printer.health(&whole.cell("healthz.status"));
     let facts = format!("drover {}, instance {}, since {}", whole.cell("info.version"), whole.cell("info.instance"), whole.time("info.started_at"));
     let shutting_down = if *whole.at("info.draining") == Document::Flag(true) { ", shutting down" } else { "" };
-    write(&format!("{verdict}  {}{shutting_down}\n", escape(&facts)))?;
+    context.printer.write(&format!("{verdict}  {}{shutting_down}\n", escape(&facts)))?;
     for check in whole.items("healthz.checks").iter().filter(|check| check.text("status") != Some("ok")) {
-        write(&finding(context, check))?;
+        context.printer.write(&finding(context, check))?;
     }
     for warning in whole.items("info.warnings") {
-        write(&format!("\nnote: {}\n", escape(&warning.cell(""))))?;
+        context.printer.write(&format!("\nnote: {}\n", escape(&warning.cell(""))))?;
     }
     let waiting: Vec<String> = whole.items("info.needs_restart").iter().filter_map(|field| field.text("")).map(escape).collect();
     if !waiting.is_empty() {
-        write(&format!(
+        context.printer.write(&format!(
             "\nnote: {} changed in the configuration and take effect at the next start: {}\n",
             counted(waiting.len(), "field"),
             waiting.join(", ")
         ))?;
     }
-    write("\n")?;
+    context.printer.write("\n")?;
     context.printer.rows(&mut checks(whole))?;
-    write("\n")?;
+    context.printer.write("\n")?;
     context.printer.rows(&mut sums(whole))
 }
 

@@ -8,6 +8,7 @@ use super::client::{Request, TASK, TASKS};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::tell;
+use super::watch::{self, WatchArgs};
 use super::{Connection, Context, given};
 use crate::status::TaskState;
 use crate::table::Table;
@@ -17,7 +18,7 @@ use crate::topic::TopicName;
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_long_help = "Examples:\n  drover tasks --state backoff\n  drover tasks --topic orders --sort=-lag\n  drover tasks get orders 3\n  drover tasks restart orders 3"
+    after_long_help = "Examples:\n  drover tasks --state backoff\n  drover tasks --topic orders --sort=-lag\n  drover tasks --topic orders --watch=5\n  drover tasks get orders 3\n  drover tasks restart orders 3"
 )]
 pub struct TasksArgs {
     #[command(flatten)]
@@ -48,16 +49,26 @@ struct TasksFilter {
     /// Fields to order by, each with `-` for descending, such as --sort=-lag,topic
     #[arg(long, value_name = "FIELDS", allow_hyphen_values = true)]
     sort: Option<String>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum TasksCommand {
     /// Shows one task, with how its last lives ended
     #[command(after_long_help = "Example:\n  drover tasks get orders 3")]
-    Get(OneTask),
+    Get(GetArgs),
     /// Restarts one task: it ends and goes on at its watermark
     #[command(after_long_help = "Example:\n  drover tasks restart orders 3")]
     Restart(OneTask),
+}
+
+#[derive(Debug, Args)]
+struct GetArgs {
+    #[command(flatten)]
+    task: OneTask,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -70,29 +81,39 @@ struct OneTask {
 }
 
 pub(super) async fn run(arguments: TasksArgs) -> Result<(), Failure> {
-    let context = Context::new(arguments.connection)?;
     match arguments.command {
-        None => list(&context, arguments.filter).await,
-        Some(TasksCommand::Get(task)) => {
-            let partition = task.partition.to_string();
-            let document = context.client.get(&["api", "v1", "tasks", task.topic.as_str(), &partition], TASK).await?;
-            context.printer.show(&document, details)
+        None => {
+            let context = Context::watching(arguments.connection, arguments.filter.watch.every())?;
+            let query = arguments.filter.query();
+            watch::run(&context, async || context.list(&TASKS, &query, COLUMNS, row).await).await
         }
-        Some(TasksCommand::Restart(task)) => restart(&context, &task).await,
+        Some(TasksCommand::Get(GetArgs { task, watch })) => {
+            let context = Context::watching(arguments.connection, watch.every())?;
+            watch::run(&context, async || get(&context, &task).await).await
+        }
+        Some(TasksCommand::Restart(task)) => restart(&Context::new(arguments.connection)?, &task).await,
     }
 }
 
-async fn list(context: &Context, filter: TasksFilter) -> Result<(), Failure> {
-    let query = given([
-        ("topic", filter.topic.map(|topic| topic.to_string())),
-        ("state", filter.state),
-        ("instance", filter.instance),
-        ("min_restarts", filter.min_restarts.map(|least| least.to_string())),
-        ("min_lag", filter.min_lag.map(|least| least.to_string())),
-        ("sort", filter.sort),
-    ]);
-    let columns = ["TOPIC", "PARTITION", "STATE", "INSTANCE", "LAG", "RATE", "RESTARTS", "SINCE", "REASON"];
-    context.list(&TASKS, &query, columns, row).await
+const COLUMNS: [&str; 9] = ["TOPIC", "PARTITION", "STATE", "INSTANCE", "LAG", "RATE", "RESTARTS", "SINCE", "REASON"];
+
+impl TasksFilter {
+    fn query(self) -> Vec<(&'static str, String)> {
+        given([
+            ("topic", self.topic.map(|topic| topic.to_string())),
+            ("state", self.state),
+            ("instance", self.instance),
+            ("min_restarts", self.min_restarts.map(|least| least.to_string())),
+            ("min_lag", self.min_lag.map(|least| least.to_string())),
+            ("sort", self.sort),
+        ])
+    }
+}
+
+async fn get(context: &Context, task: &OneTask) -> Result<(), Failure> {
+    let partition = task.partition.to_string();
+    let document = context.client.get(&["api", "v1", "tasks", task.topic.as_str(), &partition], TASK).await?;
+    context.printer.show(&document, details)
 }
 
 fn row(task: &Document) -> [String; 9] {

@@ -15,7 +15,9 @@ use super::client::{Answer, DRY_RUN, PARTITION, Request, TOPIC, TOPICS};
 use super::document::Document;
 use super::failure::{Failure, Refusal};
 use super::output::tell;
-use super::{Connection, Context, counted, given, rewind, wait};
+use super::wait::{self, WaitArgs};
+use super::watch::{self, WatchArgs};
+use super::{Connection, Context, counted, given, rewind};
 use crate::status::TaskState;
 use crate::table::Table;
 use crate::topic::TopicName;
@@ -36,31 +38,31 @@ pub struct TopicsArgs {
 enum TopicsCommand {
     /// Lists the topics: what is wanted, who wants it and what it does
     #[command(
-        after_long_help = "Examples:\n  drover topics list\n  drover topics list --state waiting\n  drover topics list --sort=-lag,name -o json"
+        after_long_help = "Examples:\n  drover topics list\n  drover topics list --state waiting\n  drover topics list --sort=-lag,name -o json\n  drover topics list --watch"
     )]
     List(ListArgs),
     /// Shows one topic: its status, and each field of its spec with where it comes from
     #[command(after_long_help = "Example:\n  drover topics get orders")]
-    Get(NameArgs),
+    Get(GetArgs),
     /// Adds a topic, or replaces what was added before, as a whole
     #[command(
         after_long_help = "Fields that are not given come from the other sources or are built in.\nExamples:\n  drover topics add orders --format json --index 'orders-{date}'\n  drover topics add orders --label team=shop --create-only --wait\n  drover topics add orders --start 2026-01-31T00:00:00Z --dry-run"
     )]
     Add(Box<AddArgs>),
     /// Removes a topic that was added; committed offsets stay, so that adding it again goes on there
-    #[command(after_long_help = "Example:\n  drover topics remove orders --dry-run")]
+    #[command(after_long_help = "Examples:\n  drover topics remove orders --dry-run\n  drover topics remove orders --wait")]
     Remove(TryArgs),
     /// Pauses a topic of any source: its tasks stop; nothing is lost
     #[command(
-        after_long_help = "What the tasks have read and not settled yet is read again when the topic is resumed, and gets the same ids.\nExamples:\n  drover topics pause orders --reason 'index maintenance'\n  drover topics pause orders --until 2h"
+        after_long_help = "What the tasks have read and not settled yet is read again when the topic is resumed, and gets the same ids.\nExamples:\n  drover topics pause orders --reason 'index maintenance'\n  drover topics pause orders --until 2h --wait"
     )]
     Pause(PauseArgs),
     /// Lifts a topic's pause
-    #[command(after_long_help = "Example:\n  drover topics resume orders")]
+    #[command(after_long_help = "Example:\n  drover topics resume orders --wait")]
     Resume(TryArgs),
     /// Restarts every task of a topic: each ends and goes on at its watermark
-    #[command(after_long_help = "Examples:\n  drover topics restart orders\n  drover topics restart orders --wait --wait-timeout 2m")]
-    Restart(RestartArgs),
+    #[command(after_long_help = "Examples:\n  drover topics restart orders\n  drover topics restart orders --wait --timeout 2m")]
+    Restart(TryArgs),
     /// Moves a topic's partitions to another offset, to index records again or to skip some
     #[command(
         after_long_help = "Shows what would happen and asks first; without a terminal it wants --yes.\nExamples:\n  drover topics rewind orders --to earliest --dry-run\n  drover topics rewind orders --to 2026-01-31T00:00:00Z --partition 0 --partition 3\n  drover topics rewind orders --to 1000 --partition 2 --yes"
@@ -82,12 +84,16 @@ struct ListArgs {
     /// Fields to order by, each with `-` for descending, such as --sort=-lag,name
     #[arg(long, value_name = "FIELDS", allow_hyphen_values = true)]
     sort: Option<String>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
-struct NameArgs {
+struct GetArgs {
     /// The topic's name
     name: TopicName,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -95,8 +101,10 @@ struct TryArgs {
     /// The topic's name
     name: TopicName,
     /// Only says what would happen
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -131,7 +139,7 @@ struct AddArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Only says what would happen
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
     /// Fails with exit code 5 when it was added before
     #[arg(long)]
@@ -151,29 +159,10 @@ struct PauseArgs {
     #[arg(long, value_name = "TIME|SPAN", value_parser = until, allow_hyphen_values = true)]
     until: Option<Timestamp>,
     /// Only says what would happen
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-struct RestartArgs {
-    /// The topic's name
-    name: TopicName,
-    /// Only says what would happen
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
     #[command(flatten)]
     wait: WaitArgs,
-}
-
-#[derive(Debug, Args)]
-struct WaitArgs {
-    /// Waits until every task runs
-    #[arg(long, conflicts_with = "dry_run")]
-    wait: bool,
-    /// How long it waits
-    #[arg(long, value_name = "SPAN", default_value = "60s", requires = "wait", value_parser = super::span, allow_hyphen_values = true)]
-    wait_timeout: Duration,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -196,13 +185,13 @@ pub(super) fn path<'a>(name: &'a TopicName, below: Option<&'a str>) -> Vec<&'a s
 }
 
 pub(super) async fn run(arguments: TopicsArgs) -> Result<(), Failure> {
-    let context = Context::new(arguments.connection)?;
+    let context = Context::watching(arguments.connection, arguments.command.every())?;
     match arguments.command {
-        TopicsCommand::List(filter) => list(&context, filter).await,
-        TopicsCommand::Get(topic) => {
-            let document = context.client.get(&path(&topic.name, None), TOPIC).await?;
-            context.printer.show(&document, details)
+        TopicsCommand::List(filter) => {
+            let query = filter.query();
+            watch::run(&context, async || context.list(&TOPICS, &query, COLUMNS, row).await).await
         }
+        TopicsCommand::Get(topic) => watch::run(&context, async || get(&context, &topic.name).await).await,
         TopicsCommand::Add(topic) => add(&context, *topic).await,
         TopicsCommand::Remove(topic) => remove(&context, &topic).await,
         TopicsCommand::Pause(pause) => lay_pause(&context, &pause).await,
@@ -214,9 +203,26 @@ pub(super) async fn run(arguments: TopicsArgs) -> Result<(), Failure> {
 
 const COLUMNS: [&str; 9] = ["NAME", "STATE", "HEALTH", "TASKS", "LAG", "RATE", "RESTARTS", "INDEX", "SOURCES"];
 
-async fn list(context: &Context, filter: ListArgs) -> Result<(), Failure> {
-    let query = given([("q", filter.text), ("state", filter.state), ("source", filter.source), ("sort", filter.sort)]);
-    context.list(&TOPICS, &query, COLUMNS, row).await
+impl TopicsCommand {
+    /// Between two looks, of a command that looks.
+    fn every(&self) -> Option<Duration> {
+        match self {
+            Self::List(arguments) => arguments.watch.every(),
+            Self::Get(arguments) => arguments.watch.every(),
+            _ => None,
+        }
+    }
+}
+
+impl ListArgs {
+    fn query(self) -> Vec<(&'static str, String)> {
+        given([("q", self.text), ("state", self.state), ("source", self.source), ("sort", self.sort)])
+    }
+}
+
+async fn get(context: &Context, name: &TopicName) -> Result<(), Failure> {
+    let document = context.client.get(&path(name, None), TOPIC).await?;
+    context.printer.show(&document, details)
 }
 
 fn row(topic: &Document) -> [String; 9] {
@@ -304,12 +310,9 @@ async fn add(context: &Context, topic: AddArgs) -> Result<(), Failure> {
     let document = context.client.one(answer.document, TOPIC)?;
     tell(&format!("{} {}", if answer.status == 201 { "added" } else { "replaced" }, topic.name));
     tell_if_late(answer.is_applied);
-    if !topic.wait.wait {
-        return context.printer.show(&document, one);
-    }
-    wait::until_running(context, &topic.name, &[], topic.wait.wait_timeout).await?;
-    let document = context.client.get(&route, TOPIC).await?;
-    context.printer.show(&document, one)
+    let Some(within) = topic.wait.within() else { return context.printer.show(&document, one) };
+    wait::until_running(context, &topic.name, &[], within).await?;
+    show_now(context, &topic.name).await
 }
 
 /// The fields of the spec that were given.
@@ -341,7 +344,10 @@ async fn remove(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
     if answer.status == NO_CONTENT {
         tell_if_late(answer.is_applied);
         tell(&format!("removed {}", topic.name));
-        return Ok(());
+        return match topic.wait.within() {
+            Some(within) => wait::until_gone(context, &topic.name, within).await,
+            None => Ok(()),
+        };
     }
     let document = context.client.one(answer.document, TOPIC)?;
     tell_if_late(answer.is_applied);
@@ -352,7 +358,9 @@ async fn remove(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
         .map(|place| place.trim_end().to_owned())
         .collect();
     tell(&format!("removed what was added; {} goes on, because it is also named by {}", topic.name, places.join(", ")));
-    context.printer.show(&document, one)
+    let Some(within) = topic.wait.within() else { return context.printer.show(&document, one) };
+    wait::until_running(context, &topic.name, &[], within).await?;
+    show_now(context, &topic.name).await
 }
 
 async fn lay_pause(context: &Context, pause: &PauseArgs) -> Result<(), Failure> {
@@ -373,6 +381,14 @@ async fn lay_pause(context: &Context, pause: &PauseArgs) -> Result<(), Failure> 
     let end = document.time("paused.until_at");
     let end = if end.is_empty() { String::new() } else { format!(" until {end}") };
     tell(&format!("paused {}{end}", pause.name));
+    let Some(within) = pause.wait.within() else { return context.printer.show(&document, one) };
+    wait::until_stopped(context, &pause.name, within).await?;
+    show_now(context, &pause.name).await
+}
+
+/// Prints the topic as it is now, after a wait.
+async fn show_now(context: &Context, name: &TopicName) -> Result<(), Failure> {
+    let document = context.client.get(&path(name, None), TOPIC).await?;
     context.printer.show(&document, one)
 }
 
@@ -386,10 +402,13 @@ async fn resume(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
     }
     tell_if_late(answer.is_applied);
     tell(&format!("resumed {}", topic.name));
-    Ok(())
+    match topic.wait.within() {
+        Some(within) => wait::until_running(context, &topic.name, &[], within).await,
+        None => Ok(()),
+    }
 }
 
-async fn restart(context: &Context, topic: &RestartArgs) -> Result<(), Failure> {
+async fn restart(context: &Context, topic: &TryArgs) -> Result<(), Failure> {
     let answer = context.client.send(Request::new(Method::POST, &path(&topic.name, Some("restart"))).dry_run(topic.dry_run)).await?;
     if topic.dry_run {
         return show_dry_run(context, answer);
@@ -409,10 +428,10 @@ async fn restart(context: &Context, topic: &RestartArgs) -> Result<(), Failure> 
     if failed > 0 || rows.is_empty() {
         return Err(Failure::Failed(format!("{} of {} not restarted", counted(failed, "task"), topic.name)));
     }
-    if topic.wait.wait {
-        wait::until_running(context, &topic.name, &lives, topic.wait.wait_timeout).await?;
+    match topic.wait.within() {
+        Some(within) => wait::until_running(context, &topic.name, &lives, within).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Says when the instance has not taken a change yet.

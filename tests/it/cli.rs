@@ -19,6 +19,8 @@ use crate::end_to_end::{SHORT_SESSION, World};
 use crate::harness::process::free_port;
 use crate::harness::wait::wait_until;
 
+mod live;
+
 /// Longer than anything here takes when all is well, also on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -66,7 +68,11 @@ struct Server {
 
 impl Server {
     fn start(script: impl Fn(&str) -> Option<Scripted> + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::at("127.0.0.1:0", script)
+    }
+
+    fn at(address: &str, script: impl Fn(&str) -> Option<Scripted> + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let is_over = Arc::new(AtomicBool::new(false));
@@ -461,7 +467,7 @@ fn a_value_that_begins_with_a_hyphen_is_told_what_it_should_be() {
         ("topics rewind x --to -5", "write earliest, latest, an offset"),
         ("topics rewind x --to 0 --partition -1", "write the number of a partition"),
         ("topics pause x --until -1h", "a span from now as 30m or 2h"),
-        ("topics add x --wait --wait-timeout -1s", "write a span of time"),
+        ("topics add x --wait --timeout -1s", "write a span of time"),
         ("dead-letters list --since -1h", "write a time as"),
         ("dead-letters list --partition -1", "write the number of a partition"),
         ("events --since -1h", "write a time as"),
@@ -782,7 +788,7 @@ fn waiting_ends_at_its_deadline_and_says_why_nothing_runs() {
         ("GET /api/v1/topics/x", Scripted::json(200, topic)),
         ("GET /api/v1/tasks?topic=x&limit=1000", Scripted::json(200, r#"{"items":[],"next":null,"scope":"instance"}"#)),
     ]);
-    let output = drover(&server.url(), &["topics", "add", "x", "--wait", "--wait-timeout", "300ms"]);
+    let output = drover(&server.url(), &["topics", "add", "x", "--wait", "--timeout", "300ms"]);
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).starts_with("added x\ndrover: x does not run after 300ms: Kafka has no topic\\nx;"), "{output:?}");
 }
@@ -810,16 +816,18 @@ fn the_commands_do_their_work_on_a_whole_drover() {
     let labels: Value = serde_json::from_str(&ok(&url, &["topics", "get", "orders", "-o", "json"])).expect("JSON");
     assert_eq!(labels["spec"]["labels"]["team"], "shop");
 
-    ok(&url, &["topics", "pause", "logs", "--reason", "维护", "--until", "2h"]);
+    let paused = ok(&url, &["topics", "pause", "logs", "--reason", "维护", "--until", "2h", "--wait"]);
+    assert!(paused.contains("paused") && paused.contains("0/1"), "{paused}");
     assert!(ok(&url, &["topics", "get", "logs"]).contains("维护"));
     assert_eq!(code(&drover(&url, &["topics", "restart", "logs"])), 1, "a paused task is not restarted");
-    ok(&url, &["topics", "resume", "logs"]);
+    ok(&url, &["topics", "resume", "logs", "--wait"]);
+    assert!(ok(&url, &["topics", "list", "--match", "logs"]).contains("1/1"), "it runs again");
 
     let foreseen: Value =
         serde_json::from_str(&ok(&url, &["topics", "rewind", "orders", "--to", "earliest", "--dry-run", "-o", "json"])).expect("JSON");
     let records: i64 = foreseen["items"].as_array().expect("items").iter().filter_map(|row| row["records"].as_i64()).sum();
     assert_eq!(records, 200);
-    ok(&url, &["topics", "rewind", "orders", "--to", "0", "--partition", "1", "--yes"]);
+    ok(&url, &["topics", "rewind", "orders", "--to", "0", "--partition", "1", "--yes", "--wait"]);
     world.await_caught_up(&app, "orders");
 
     ok(&url, &["topics", "restart", "orders", "--wait"]);
@@ -841,7 +849,8 @@ fn the_commands_do_their_work_on_a_whole_drover() {
     ok(&url, &["healthcheck"]);
 
     ok(&url, &["topics", "remove", "orders", "--dry-run"]);
-    ok(&url, &["topics", "remove", "orders"]);
+    ok(&url, &["topics", "remove", "orders", "--wait"]);
+    assert_eq!(ok(&url, &["tasks", "--topic", "orders"]).lines().count(), 1, "its tasks are gone");
     assert_eq!(code(&drover(&url, &["topics", "get", "orders"])), 4);
     let elsewhere = drover(&url, &["topics", "remove", "logs"]);
     assert!(code(&elsewhere) == 5 && stderr(&elsewhere).contains("topic-not-managed"), "{elsewhere:?}");

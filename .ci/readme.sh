@@ -6,21 +6,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# shellcheck source=.ci/demo.sh
+. .ci/demo.sh
+
 readmes=(README.md README.zh-CN.md)
 written=127.0.0.1:8080
-ready_within=30
-stopped_within=30
 
-work=$(mktemp -d)
-demo=
-end() {
-    if [ -n "$demo" ]; then
-        kill -KILL "$demo" 2>/dev/null || true
-        wait "$demo" 2>/dev/null || true
-    fi
-    rm -rf "$work"
-}
-trap end EXIT
+scratch=$(mktemp -d)
+trap 'end_demo; rm -rf "$scratch"' EXIT
 
 say() { printf 'readme: %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }
@@ -35,63 +28,35 @@ extract() {
     ' "$1"
 }
 
-# A port that nobody listens on.
-free_port() {
-    local port
-    for _ in $(seq 100); do
-        port=$((20000 + RANDOM % 10000))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    return 1
-}
-
-start_demo() {
-    local until=$((SECONDS + ready_within))
-    address=127.0.0.1:$(free_port)
-    (cd "$folder" && exec "$binary" demo --listen "$address" >"$folder/demo.log" 2>&1) &
-    demo=$!
-    until curl --silent --fail --output /dev/null "http://$address/readyz"; do
-        kill -0 "$demo" 2>/dev/null || fail "the demo ended: $(tail -n 20 "$folder/demo.log")"
-        [ "$SECONDS" -lt "$until" ] || fail "the demo is not ready after $ready_within s: $(tail -n 20 "$folder/demo.log")"
-        sleep 0.2
-    done
-}
-
-stop_demo() {
-    local code=0
-    kill -TERM "$demo"
-    timeout "$stopped_within" tail --pid="$demo" --follow /dev/null || fail "the demo does not stop within $stopped_within s"
-    wait "$demo" || code=$?
-    demo=
-    [ "$code" -eq 0 ] || fail "the demo ended with $code: $(tail -n 20 "$folder/demo.log")"
-}
-
 # The examples are the same in both languages, comments included.
 for readme in "${readmes[@]}"; do
-    mkdir -p "$work/blocks/$readme"
-    extract "$readme" "$work/blocks/$readme"
-    cat "$work/blocks/$readme"/* >"$work/$readme.all"
+    mkdir -p "$scratch/blocks/$readme"
+    extract "$readme" "$scratch/blocks/$readme"
+    cat "$scratch/blocks/$readme"/* >"$scratch/$readme.all"
 done
-diff -u --label "blocks of ${readmes[0]}" --label "blocks of ${readmes[1]}" "$work/${readmes[0]}.all" "$work/${readmes[1]}.all" || fail "the blocks of both READMEs must be the same"
+diff -u --label "blocks of ${readmes[0]}" --label "blocks of ${readmes[1]}" "$scratch/${readmes[0]}.all" "$scratch/${readmes[1]}.all" || fail "the blocks of both READMEs must be the same"
 
 binary=$(bash .ci/binary.sh)
 ran=0
 for readme in "${readmes[@]}"; do
-    folder=$work/run/$readme
-    mkdir -p "$folder/bin"
-    ln -s "$binary" "$folder/bin/drover"
-    echo fail-with-body >"$folder/.curlrc"
-    for block in "$work/blocks/$readme"/*.yaml; do
+    # The folder in which the demo starts, too.
+    work=$scratch/run/$readme
+    mkdir -p "$work/bin"
+    ln -s "$binary" "$work/bin/drover"
+    echo fail-with-body >"$work/.curlrc"
+    for block in "$scratch/blocks/$readme"/*.yaml; do
         name=$(sed -n '1s/^# \([a-zA-Z0-9._-]*\)$/\1/p' "$block")
-        [ -z "$name" ] || cp "$block" "$folder/$name"
+        [ -z "$name" ] || cp "$block" "$work/$name"
     done
+    # The demo's options are not those of this script.
+    # shellcheck disable=SC2119
     start_demo
-    for block in "$work/blocks/$readme"/*.sh; do
+    for block in "$scratch/blocks/$readme"/*.sh; do
         line=$(basename "$block" .sh)
         sed -i "s/${written//./\\.}/$address/g" "$block"
         started=$SECONDS
-        if ! (cd "$folder" && env CURL_HOME="$folder" PATH="$folder/bin:$PATH" DROVER_SERVER="http://$address" timeout 120 bash -euo pipefail "$block") </dev/null >"$work/output" 2>&1; then
-            cat "$work/output"
+        if ! (cd "$work" && env CURL_HOME="$work" PATH="$work/bin:$PATH" DROVER_SERVER="http://$address" timeout 120 bash -euo pipefail "$block") </dev/null >"$scratch/output" 2>&1; then
+            cat "$scratch/output"
             sed 's/^/    /' "$block"
             fail "the block of $readme that begins in line $((10#$line)) failed"
         fi

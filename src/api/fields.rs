@@ -70,6 +70,10 @@ impl Fields {
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| !value.is_null())
+    }
+
     fn error(&mut self, path: &[&str], wrong: Wrong) {
         let pointer = path.iter().fold(self.place.clone(), |place, part| format!("{place}/{}", token(part)));
         self.errors.push(FieldError { pointer, code: wrong.code.to_owned(), detail: wrong.detail });
@@ -247,6 +251,20 @@ pub(super) fn pause(values: Map<String, Value>, now: Timestamp) -> Result<(Optio
     });
     let errors = fields.finish();
     if errors.is_empty() { Ok((reason, until_at)) } else { Err(errors) }
+}
+
+/// What a filter's body asks for. `check` says why a text is none.
+pub(super) fn log_filter(values: Map<String, Value>, check: impl FnOnce(&str) -> Result<(), String>) -> Result<String, Vec<FieldError>> {
+    let mut fields = Fields::of(values);
+    if !fields.has("filter") {
+        fields.error(&["filter"], Wrong { code: "missing", detail: "a filter is needed, such as info,drover::sink=debug".to_owned() });
+    }
+    let filter = fields.take("filter", |value| {
+        let filter = string(value)?;
+        check(filter).map(|()| filter.to_owned()).map_err(Wrong::invalid)
+    });
+    let errors = fields.finish();
+    filter.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 /// What a rewind's body asks for: where to, and which partitions (`None`: all). A single task's has no `partitions`.

@@ -6,14 +6,13 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::extract::Params;
 use super::problem::{ApiError, problems};
 use super::text::{self, Form};
 use super::write::{self, By};
-use super::{FieldError, Shared, body};
+use super::{FieldError, Shared, body, fields};
 
 /// Characters of a filter.
 const MAX_FILTER: usize = 1000;
@@ -80,27 +79,14 @@ pub(super) async fn set_log_level(
 ) -> Result<Json<LogFilter>, ApiError> {
     text::negotiate(&headers, &[Form::Json])?;
     Params::of(&uri, "")?.finish()?;
-    let mut values = body::required_object(request, &state, &[body::JSON]).await?;
-    let given = values.remove("filter");
-    let unknown = values.keys().map(|name| wrong(&format!("/{}", text::bounded(name, 60)), "unknown", "there is no such field here"));
-    let mut errors: Vec<FieldError> = unknown.take(20).collect();
-    let filter = match given {
-        Some(Value::String(filter)) => checked(&filter).map(|()| filter).map_err(|detail| wrong("/filter", "invalid", &detail)),
-        Some(other) => Err(wrong("/filter", "type", &format!("it is a text, not {}", body::kind(&other)))),
-        None => Err(wrong("/filter", "missing", "a filter is needed, such as info,drover::sink=debug")),
-    };
-    let filter = match filter {
-        Ok(filter) if errors.is_empty() => filter,
-        filter => {
-            errors.extend(filter.err());
-            return Err(write::invalid(errors));
-        }
-    };
+    let values = body::required_object(request, &state, &[body::JSON]).await?;
+    let filter = fields::log_filter(values, checked).map_err(write::invalid)?;
     let before = state.log_level.filter();
     let actor = text::bounded(&author.actor, 100);
     let request_id = author.request_id.as_deref().unwrap_or("-").to_owned();
     tracing::info!(before, after = filter, %actor, request_id, "the log's filter changes");
-    state.log_level.set(&filter).map_err(|detail| write::invalid(vec![wrong("/filter", "invalid", &text::bounded(&detail, 300))]))?;
+    let refused = |detail: String| FieldError { pointer: "/filter".to_owned(), code: "invalid".to_owned(), detail: text::bounded(&detail, 300) };
+    state.log_level.set(&filter).map_err(|detail| write::invalid(vec![refused(detail)]))?;
     tracing::info!(before, after = filter, %actor, request_id, "the log's filter has changed");
     Ok(Json(LogFilter { filter: state.log_level.filter() }))
 }
@@ -121,10 +107,6 @@ fn checked(filter: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn wrong(pointer: &str, code: &str, detail: &str) -> FieldError {
-    FieldError { pointer: pointer.to_owned(), code: code.to_owned(), detail: detail.to_owned() }
 }
 
 #[cfg(test)]

@@ -382,13 +382,6 @@ impl Offer for Wire {
 }
 
 impl Wire {
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Sse => "text/event-stream",
-            Self::Lines => "application/x-ndjson",
-        }
-    }
-
     fn frame(self, epoch: &str, seq: u64, kind: FrameKind, data: &[u8]) -> Bytes {
         let head = match self {
             Self::Sse => format!("id: {epoch}-{seq}\nevent: {}\ndata: ", kind.as_str()),
@@ -605,7 +598,9 @@ pub(super) async fn stream_events(
     });
     let mut response = Body::from_stream(body).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(wire.content_type()));
+    if let Ok(content_type) = HeaderValue::from_str(&text::name_of(wire)) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
     // A proxy that gathers or changes the answer would hold frames back.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));

@@ -36,9 +36,15 @@ impl Offer for Form {
 /// The form that the client likes best; the first offer without an `Accept`, 406 when it accepts none.
 pub(super) fn negotiate<O: Offer>(headers: &HeaderMap, offers: &[O]) -> Result<O, ApiError> {
     preferred(headers, offers).ok_or_else(|| {
-        let names: Vec<String> = offers.iter().map(|form| format!("{}/{}", form.media_type().0, form.media_type().1)).collect();
+        let names: Vec<String> = offers.iter().map(|form| name_of(*form)).collect();
         ApiError::new(ProblemCode::NotAcceptable, format!("this path answers with {}", names.join(" or ")))
     })
+}
+
+/// The media type of a form, without parameters.
+pub(super) fn name_of(form: impl Offer) -> String {
+    let (kind, subtype) = form.media_type();
+    format!("{kind}/{subtype}")
 }
 
 /// The form that the client likes best, by RFC 9110's rules: the most specific range decides an offer's weight; equal weights go by the order of the offers.

@@ -372,6 +372,38 @@ pub fn environment(variables: &BTreeMap<String, String>) -> impl Fn(&str) -> Opt
     |name: &str| variables.get(name).cloned().or_else(|| std::env::var(name).ok())
 }
 
+/// The variable that stands for a demo's own cluster in the configuration of a demo, which sets it.
+pub const DEMO_BROKERS: &str = "DROVER_DEMO_BROKERS";
+
+/// Why a text is no address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}; {remedy}")]
+pub struct NoAddress {
+    /// What it is instead.
+    pub detail: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+/// An address to listen on, with its port. A name is none: it may stand for several, and for others tomorrow.
+pub fn listen_address(text: &str) -> Result<SocketAddr, NoAddress> {
+    text.parse().map_err(|_| {
+        let is_name = |host: &str| host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':');
+        let name = text.rsplit_once(':').filter(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
+        match name {
+            Some((host, port)) => {
+                let address = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { "ADDRESS" };
+                let detail = "this is a name, and a name is no address to listen on".to_owned();
+                NoAddress { detail, remedy: format!("write {address}:{port}; 0.0.0.0:{port} and [::]:{port} are all addresses of this host") }
+            }
+            None => NoAddress {
+                detail: "this is not an address with a port".to_owned(),
+                remedy: "write ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned(),
+            },
+        }
+    })
+}
+
 /// Reads and validates a file.
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Loaded, LoadError> {
     let bytes = read(path)?;

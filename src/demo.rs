@@ -38,8 +38,6 @@ use screen::{Counts, Place, Screen};
 
 /// The cluster's topics and their partitions.
 const TOPICS: [(&str, i32); 4] = [(ORDERS, 4), (APP_LOG, 4), (PAYMENTS, 2), (CLICKS, 2)];
-/// The variable in the configuration that stands for the cluster of this start.
-const BROKERS: &str = "DROVER_DEMO_BROKERS";
 /// How often records are produced.
 const TICK: Duration = Duration::from_millis(100);
 /// The progress is shown once in so many ticks.
@@ -127,7 +125,7 @@ impl Demo {
         let config_path = options.dir.join("config.yaml");
         let goes_on = write_config_once(&config_path).map_err(|source| DemoError::Folder { path: options.dir.clone(), source })?;
         let broker = start_cluster().map_err(DemoError::Cluster)?;
-        let variables = BTreeMap::from([(BROKERS.to_owned(), broker.addresses())]);
+        let variables = BTreeMap::from([(config::DEMO_BROKERS.to_owned(), broker.addresses())]);
         let loaded = config::load(&config_path, &config::environment(&variables)).map_err(DemoError::Config)?;
         Ok(Self { options, config_path, loaded, variables, broker, goes_on, _lock: lock })
     }
@@ -268,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_first_configuration_is_legal_and_names_topics_of_the_cluster() {
-        let variables = BTreeMap::from([(BROKERS.to_owned(), "127.0.0.1:1".to_owned())]);
+        let variables = BTreeMap::from([(config::DEMO_BROKERS.to_owned(), "127.0.0.1:1".to_owned())]);
         let loaded = config::parse(CONFIG.as_bytes(), Path::new("/d"), &config::environment(&variables)).expect("legal");
         assert_eq!(loaded.warnings, []);
         assert_eq!(loaded.config.kafka.brokers, ["127.0.0.1:1"]);

@@ -59,7 +59,7 @@ struct RunArgs {
     #[arg(long, env = "DROVER_CONFIG", default_value = config::DEFAULT_PATH, value_name = "FILE")]
     config: PathBuf,
     /// The address of the API and the page, instead of the configuration's
-    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR", value_parser = config::listen_address)]
     listen: Option<SocketAddr>,
     /// Allows an address that others can reach although there are no tokens
     #[arg(long)]
@@ -72,7 +72,7 @@ struct DemoArgs {
     #[arg(long, default_value = "./drover-demo", value_name = "DIR")]
     dir: PathBuf,
     /// The address of the API and the page [default: the configuration's, at first 127.0.0.1:8080]
-    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR", value_parser = config::listen_address)]
     listen: Option<SocketAddr>,
     /// Allows an address that others can reach although there are no tokens
     #[arg(long)]

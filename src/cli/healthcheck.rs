@@ -37,7 +37,7 @@ pub struct HealthcheckArgs {
     #[arg(long, env = "DROVER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The address that drover was told to listen on instead of the configuration's
-    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR", value_parser = crate::config::listen_address)]
     listen: Option<SocketAddr>,
     /// A file with the token, where probes are not open
     #[arg(long, env = "DROVER_TOKEN_FILE", value_name = "FILE")]

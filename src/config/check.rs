@@ -2,6 +2,7 @@
 //!
 //! Guarantees one entry for each problem, with file, line, column and remedy; no control character from the file reaches the terminal; the JSON form has the same content. Asks no server.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Config, LoadError, Loaded, Problem, base_of, parse, read, tokens, tree};
+use super::{Config, DEMO_BROKERS, LoadError, Loaded, Problem, base_of, parse, read, tokens, tree};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +96,12 @@ fn text_of(error: &LoadError, remedy: &str) -> String {
 /// Checks a file, and the file of tokens that it names, with the process's environment. `now` is the time that is proposed as `start:` where the collector's topics have none.
 pub fn check(path: &Path, now: Timestamp) -> Result<Loaded, LoadError> {
     let bytes = read(path)?;
-    let mut loaded =
-        parse(&bytes, base_of(path), &|name| std::env::var(name).ok()).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
+    let is_of_demo = Cell::new(false);
+    let environment = |name: &str| std::env::var(name).ok().or_else(|| stand_in(name, &is_of_demo));
+    let mut loaded = parse(&bytes, base_of(path), &environment).map_err(|problems| LoadError::Invalid { path: path.to_owned(), problems })?;
+    if is_of_demo.get() {
+        loaded.warnings.push(demo_note(&bytes));
+    }
     if starts_like_the_collector(&loaded.config) {
         loaded.warnings.push(start_note(&bytes, now));
     }
@@ -104,6 +109,29 @@ pub fn check(path: &Path, now: Timestamp) -> Result<Loaded, LoadError> {
         tokens::load(tokens, &|name| std::env::var(name).ok())?;
     }
     Ok(loaded)
+}
+
+/// A demo has no cluster, and so no address of one, until it runs: the rest of its file can be checked all the same.
+fn stand_in(name: &str, is_used: &Cell<bool>) -> Option<String> {
+    (name == DEMO_BROKERS).then(|| {
+        is_used.set(true);
+        "127.0.0.1:1".to_owned()
+    })
+}
+
+fn demo_note(bytes: &[u8]) -> Problem {
+    let text = String::from_utf8_lossy(bytes);
+    let reference = format!("${{{DEMO_BROKERS}}}");
+    let place = text.lines().enumerate().find_map(|(line, content)| content.find(&reference).map(|column| (line + 1, column + 1)));
+    let (line, column) = place.unwrap_or((1, 1));
+    let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+    Problem {
+        path: String::new(),
+        line: number(line),
+        column: number(column),
+        detail: format!("this is the configuration of a demo: `drover demo` sets {DEMO_BROKERS} to its own cluster, so no broker was looked at"),
+        remedy: "start it with `drover demo`; for `drover run` write the addresses of your Kafka".to_owned(),
+    }
 }
 
 /// Whether a topic in the collector's dialect has no `start` of its own or by default.

@@ -15,8 +15,8 @@ use super::tls::{self, TlsError};
 use super::topics::{self, PlacedTopic};
 use super::tree::Node;
 use super::{
-    Compression, Config, DeadLetterStore, DeadLettersConfig, Dependency, ElasticsearchConfig, EtcdConfig, HttpConfig, KafkaConfig, Secret, SinkAuth,
-    SinkConfig, SupervisionConfig, TlsConfig, properties,
+    Compression, Config, DeadLetterStore, DeadLettersConfig, Dependency, ElasticsearchConfig, EtcdConfig, HttpConfig, KafkaConfig, NoAddress, Secret,
+    SinkAuth, SinkConfig, SupervisionConfig, TlsConfig, properties,
 };
 use crate::topic::{IndexTemplate, TopicName};
 
@@ -140,11 +140,8 @@ fn note(reader: &mut Reader<'_>, root: &Node, config: &Config, listen: Option<&P
 
 fn listen_address(reader: &mut Reader<'_>, path: &str, node: &Node) -> Option<SocketAddr> {
     let text = reader.text(path, node)?;
-    let address = text.parse();
-    if address.is_err() {
-        reader.problem(node.problem(path, "this is not an address with a port", "write ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080"));
-    }
-    address.ok()
+    let address = super::listen_address(&text);
+    address.map_err(|NoAddress { detail, remedy }| reader.problem(node.problem(path, detail, remedy))).ok()
 }
 
 /// A text whose form is checked.

@@ -233,7 +233,13 @@ impl<'a> Reader<'a> {
             }
             let Some(value) = (self.environment)(name) else {
                 let shown = printable(name);
-                self.problem(node.problem(path, format!("the environment variable {shown} is not set"), format!("set {shown}, or write the value")));
+                let remedy = if name == super::DEMO_BROKERS {
+                    "this is the configuration of a demo, and `drover demo` sets it; for a run of your own write the addresses of your Kafka"
+                        .to_owned()
+                } else {
+                    format!("set {shown}, or write the value")
+                };
+                self.problem(node.problem(path, format!("the environment variable {shown} is not set"), remedy));
                 return None;
             };
             out.push_str(&value);

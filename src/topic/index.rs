@@ -47,6 +47,12 @@ pub enum IndexTemplateError {
     /// The date format is not one of strftime's.
     #[error("'{0}' is not a strftime format")]
     Date(String),
+    /// The date format names nothing of a date, as in Java's `yyyy.MM.dd`.
+    #[error("'{0}' has nothing of a date in it; write it with strftime's specifiers, such as %Y.%m.%d")]
+    NoDate(String),
+    /// A specifier that no index name is meant to have.
+    #[error("{0} in the date of an index template: it may have the parts of a date, the hour and the minute, such as %Y, %m, %d, %V and %H")]
+    Specifier(String),
     /// A character that no index name may have.
     #[error("an index name must not contain {0:?}")]
     Character(char),
@@ -75,6 +81,7 @@ impl IndexTemplate {
                     }
                 }
                 Part::Date(format) => {
+                    check_date(format)?;
                     let sample = format_time(format, Timestamp::UNIX_EPOCH).ok_or_else(|| IndexTemplateError::Date(format.clone()))?;
                     if let Some(character) = sample.chars().find(|c| is_illegal(*c)) {
                         return Err(IndexTemplateError::Character(character));
@@ -198,6 +205,27 @@ fn format_time(format: &str, time: Timestamp) -> Option<String> {
     strtime::format(format, &time.to_zoned(TimeZone::UTC)).ok()
 }
 
+/// Specifiers that index names are made with. Left out, among others: seconds and finer (`%S`, `%s`, `%f`, `%T`), with which nearly each record would get an index of its own, and zones,
+/// since dates are UTC.
+const DATE_SPECIFIERS: &str = "YCyGgmbBhdjUVWuwaAFHIpPM%";
+
+/// Whether a format has specifiers, and only such as can be meant.
+fn check_date(format: &str) -> Result<(), IndexTemplateError> {
+    let mut rest = format;
+    let mut has_date = false;
+    while let Some((_, after)) = rest.split_once('%') {
+        let bare = after.trim_start_matches(|c: char| matches!(c, '-' | '_' | '^' | '#') || c.is_ascii_digit());
+        let Some(specifier) = bare.chars().next() else { return Err(IndexTemplateError::Date(format.to_owned())) };
+        if !DATE_SPECIFIERS.contains(specifier) {
+            let written = after.len() - bare.len() + specifier.len_utf8();
+            return Err(IndexTemplateError::Specifier(format!("%{}", after.get(..written).unwrap_or_default())));
+        }
+        has_date |= specifier != '%';
+        rest = bare.get(specifier.len_utf8()..).unwrap_or_default();
+    }
+    if has_date { Ok(()) } else { Err(IndexTemplateError::NoDate(format.to_owned())) }
+}
+
 /// The longest time for which `format` certainly prints the same: a day when it names only parts of a date, else a second.
 fn date_granularity_seconds(format: &str) -> i64 {
     let mut directives = format.split('%').skip(1);
@@ -235,7 +263,23 @@ mod tests {
         assert_eq!(IndexTemplate::parse("topic}"), Err(IndexTemplateError::Brace));
         assert_eq!(IndexTemplate::parse("{host}"), Err(IndexTemplateError::Placeholder("host".to_owned())));
         assert_eq!(IndexTemplate::parse("{date:%H:%M}"), Err(IndexTemplateError::Character(':')));
-        assert!(matches!(IndexTemplate::parse("{date:%!}"), Err(IndexTemplateError::Date(_))));
+        assert!(matches!(IndexTemplate::parse("{date:%}"), Err(IndexTemplateError::Date(_))));
+        for (text, specifier) in [
+            ("{date:%s}", "%s"),
+            ("x-{date:%Y.%m.%d}-{date:%H%M%S}", "%S"),
+            ("{date:%-f}", "%-f"),
+            ("{date:%Y%!}", "%!"),
+            ("{date:%z}", "%z"),
+            ("{date:%日}", "%日"),
+        ] {
+            assert_eq!(IndexTemplate::parse(text), Err(IndexTemplateError::Specifier(specifier.to_owned())), "{text}");
+        }
+        for text in ["{date:yyyy.MM.dd}", "{date:%%Y}"] {
+            assert!(matches!(IndexTemplate::parse(text), Err(IndexTemplateError::NoDate(_))), "{text}");
+        }
+        for text in ["{date:%Y.%m.%d}", "{date:%F}", "{date:%G-w%V}", "{date:%-d.%b}", "{date:%Y.%m.%d.%H}", "{date:%y%j}"] {
+            assert!(IndexTemplate::parse(text).is_ok(), "{text}");
+        }
         assert_eq!(IndexTemplate::parse("..."), Err(IndexTemplateError::Illegal));
         assert!(IndexTemplate::parse("{topic}").expect("legal").check(&topic("___")).is_err());
         let long = IndexTemplate::parse("prefix-{topic}").expect("legal");
@@ -251,6 +295,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_template_panics(text in "[{}dte:%YmsZ日_0-9^-]{0,20}") {
+            let _ = IndexTemplate::parse(&text);
+        }
+
         #[test]
         fn every_checked_name_is_legal(name in "[a-zA-Z0-9._-]{1,249}", at in -1_000_000_000_000i64..4_000_000_000_000) {
             let Ok(topic) = TopicName::new(&name) else { return Ok(()) };

@@ -266,7 +266,7 @@ pub(super) async fn delete_dead_letter(
 /// How many letters a redrive takes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Redrive {
-    /// Letters that matched when it was accepted. Those of topics that no source names, and those without their payload, stay as they are.
+    /// Letters that matched when it was asked for. Those of topics that no source names, and those without their payload, stay as they are.
     accepted: u64,
 }
 
@@ -287,19 +287,23 @@ struct RedriveParameters {
     since: Option<Timestamp>,
     /// Only letters that last died before this time
     until: Option<Timestamp>,
+    /// Only say how many would be taken; the answer is 200
+    #[param(default = false)]
+    dry_run: Option<bool>,
 }
 
 /// Sends dead letters again
 ///
 /// All that match, without a filter all there are: each is formatted under its topic's spec of today, under the id that it always had, and sent. Where that succeeds the letter is gone. Where it fails again the
 /// letter stays, with the new error and with the time of the try in `redriven_at`. This goes on after the answer, page by page; an instance that is restarted meanwhile forgets the rest, and the
-/// redrive can be asked for again. The topic's pause does not hold it up. Headers are not kept in a letter, so the documents' `kafka.headers` are empty.
+/// redrive can be asked for again. The topic's pause does not hold it up. `dry_run=true` counts them and sends nothing. Headers are not kept in a letter, so the documents' `kafka.headers` are empty.
 #[utoipa::path(
     post,
     path = "/api/v1/dead-letters/redrive",
     tag = "dead-letters",
     params(RedriveParameters),
     responses(
+        (status = 200, description = "How many letters would be taken", body = Redrive, headers(("x-request-id" = String, description = "The request's id"))),
         (status = 202, description = "The redrive is accepted", body = Redrive, headers(("x-request-id" = String, description = "The request's id"))),
         RedriveProblems,
     ),
@@ -314,6 +318,7 @@ pub(super) async fn redrive_dead_letters(
     text::negotiate(&headers, &[Form::Json])?;
     let mut params = Params::of(&uri, "")?;
     let query = filters(&mut params);
+    let is_dry_run = params.take("dry_run", extract::switch).unwrap_or(false);
     params.finish()?;
     let desired = write::desired(&state)?;
     if let Some(topic) = query.topic.as_ref().filter(|topic| !desired.topics.contains_key(*topic)) {
@@ -323,6 +328,9 @@ pub(super) async fn redrive_dead_letters(
     let now = Timestamp::now();
     let query = Query { until: Some(query.until.map_or(now, |until| until.min(now))), ..query };
     let accepted = in_time(state.dead_letters.count(query.clone())).await?;
+    if is_dry_run {
+        return Ok((StatusCode::OK, Json(Redrive { accepted })));
+    }
     if accepted > 0 {
         state.redrives.many(query).map_err(refused)?;
         audit("redrive", &author, uri.query().unwrap_or(""), accepted);

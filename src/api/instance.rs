@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::{self, Caller};
 use super::extract::{NoBody, Params, SourcePath};
 use super::list::Scope;
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
 use super::write::{self, By};
 use super::{Shared, document, health, topics};
+use crate::config::tokens::Role;
 use crate::status::{Component, Health, Memory, Source, SourceStatus, time_text};
 use crate::topic::SourceKind;
 
@@ -52,6 +54,39 @@ pub(super) struct Info {
     limits: Limits,
     /// Memory held.
     memory: Memory,
+    /// Who asks.
+    caller: CallerInfo,
+}
+
+/// Who asks, and what they may do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CallerInfo {
+    /// The name of the token; `anonymous` where there are none.
+    #[schema(example = "grafana")]
+    name: String,
+    /// What it may do: `read` looks, `write` changes things, too. Where there are no tokens everybody may change things.
+    role: CallerRole,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CallerRole {
+    /// Look at everything.
+    Read,
+    /// Change things, too.
+    Write,
+}
+
+impl CallerInfo {
+    fn of(caller: Option<&Caller>) -> Self {
+        match caller {
+            Some(Caller(holder)) => {
+                Self { name: holder.name.clone(), role: if holder.role == Role::Read { CallerRole::Read } else { CallerRole::Write } }
+            }
+            None => Self { name: auth::NOBODY.to_owned(), role: CallerRole::Write },
+        }
+    }
 }
 
 /// Configured limits.
@@ -82,7 +117,7 @@ problems!(InstanceProblems: InvalidRequest NotAcceptable MisdirectedRequest Inte
 
 /// Shows the instance
 ///
-/// Its version, its supervised parts with their restarts, its limits, and what of the configuration waits for a restart.
+/// Its version, its supervised parts with their restarts, its limits, what of the configuration waits for a restart, and what the caller may do here.
 #[utoipa::path(
     get,
     path = "/api/v1/info",
@@ -92,7 +127,12 @@ problems!(InstanceProblems: InvalidRequest NotAcceptable MisdirectedRequest Inte
         InstanceProblems,
     ),
 )]
-pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Json<Info>, ApiError> {
+pub(super) async fn get_info(
+    State(state): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    caller: Option<Extension<Caller>>,
+) -> Result<Json<Info>, ApiError> {
     text::negotiate(&headers, &[Form::Json])?;
     Params::of(&uri, "")?.finish()?;
     let snapshot = state.now();
@@ -117,6 +157,7 @@ pub(super) async fn get_info(State(state): State<Shared>, uri: Uri, headers: Hea
             header_timeout_seconds: state.http.header_timeout.as_secs_f64(),
         },
         memory: snapshot.memory,
+        caller: CallerInfo::of(caller.as_deref()),
     }))
 }
 

@@ -1180,6 +1180,9 @@ async fn a_redrive_is_accepted_and_its_order_holds_what_had_died_before() {
     assert_eq!(all.json(), json!({"accepted": 4}));
     let none = bench.ask("POST", &format!("{REDRIVE}?partition=7"), &[], "").await;
     assert_eq!((none.status, none.json()), (StatusCode::ACCEPTED, json!({"accepted": 0})));
+    let tried = bench.ask("POST", &format!("{REDRIVE}?topic=filed&dry_run=true"), &[], "").await;
+    assert_eq!((tried.status, tried.json()), (StatusCode::OK, json!({"accepted": 3})), "it is counted and not ordered");
+    assert_declared("POST", REDRIVE, &tried);
     let one = bench.ask("POST", "/api/v1/dead-letters/filed:0:2/redrive", &[], "").await;
     assert_eq!((one.status, one.json()), (StatusCode::ACCEPTED, json!({"accepted": 1})));
     assert_declared("POST", REDRIVE_ONE, &one);
@@ -1209,6 +1212,8 @@ async fn every_problem_of_redrives_and_deletions_is_declared() {
         (format!("{REDRIVE}?error_type=broken"), REDRIVE, ProblemCode::StoreUnavailable),
         (format!("{REDRIVE}?limit=5"), REDRIVE, ProblemCode::InvalidRequest),
         (format!("{REDRIVE}?partition=x"), REDRIVE, ProblemCode::InvalidRequest),
+        (format!("{REDRIVE}?dry_run=perhaps"), REDRIVE, ProblemCode::InvalidRequest),
+        (format!("{REDRIVE}?topic=gone&dry_run=true"), REDRIVE, ProblemCode::TopicNotManaged),
     ] {
         let answer = bench.ask("POST", &path, &[], "").await;
         assert_problem(&answer, code);

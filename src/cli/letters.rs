@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
 
-use super::client::{LETTERS, Request};
+use super::client::{Answer, LETTERS, Request};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::{self, tell};
@@ -227,7 +227,9 @@ async fn redrive(context: &Context, chosen: Chosen, within: Option<Duration>) ->
     let mut accepted: i64 = 0;
     let choice = chosen.choice()?;
     if let Choice::All = &choice {
-        confirm(is_sure, || "send every dead letter again?".to_owned(), "nothing was sent")?;
+        must_be_asked(is_sure)?;
+        let count = if is_sure { 0 } else { count(context).await? };
+        confirm(is_sure, || format!("send every dead letter again? there are {count} now"), "nothing was sent")?;
     }
     let waiting = if within.is_some() { letters_of(context, &choice).await? } else { VecDeque::new() };
     match choice {
@@ -318,9 +320,20 @@ async fn until_tried(context: &Context, mut waiting: VecDeque<Waiting>, within: 
     Ok(())
 }
 
+/// How many dead letters there are.
+async fn count(context: &Context) -> Result<i64, Failure> {
+    let route = [LETTERS.path, &["redrive"]].concat();
+    let answer = context.client.send(Request::new(Method::POST, &route).dry_run(true)).await?;
+    accepted(context, answer)
+}
+
 /// Asks for a redrive; how many letters were accepted.
 async fn order(context: &Context, route: &[&str], filters: Vec<(&'static str, String)>) -> Result<i64, Failure> {
     let answer = context.client.send(Request::new(Method::POST, route).query(filters)).await?;
+    accepted(context, answer)
+}
+
+fn accepted(context: &Context, answer: Answer) -> Result<i64, Failure> {
     let accepted = answer.document.and_then(|document| document.number("accepted"));
     accepted.ok_or_else(|| context.client.not_drover("a redrive without a number of accepted letters".to_owned()))
 }

@@ -226,6 +226,7 @@ fn fixed() -> Server {
         ("GET /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123", Scripted::file("dead-letter.json")),
         ("POST /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123/redrive", Scripted::json(202, r#"{"accepted":1}"#)),
         ("POST /api/v1/dead-letters/redrive?topic=orders&error_type=e", Scripted::json(202, r#"{"accepted":2}"#)),
+        ("POST /api/v1/dead-letters/redrive?dry_run=true", Scripted::json(200, r#"{"accepted":1000}"#)),
         ("POST /api/v1/dead-letters/redrive", Scripted::json(202, r#"{"accepted":1000}"#)),
         (
             "DELETE /api/v1/dead-letters/HK2wYQabcdefghijklmnop:3:123",
@@ -353,10 +354,11 @@ fn dead_letters_that_nobody_chose_or_confirmed_stay() {
         assert_eq!((code, server.asked().len()), (expected, requests), "{typed:?}: {shown}");
         assert!(shown.contains("delete 2 dead letters? their records are then in Kafka only, as long as that keeps them [y/N]"), "{shown}");
     }
-    for (typed, expected, requests) in [("n\n", 1, 0), ("y\n", 0, 1)] {
+    for (typed, expected, requests) in [("n\n", 1, 1), ("y\n", 0, 2)] {
         let server = fixed();
         let (code, shown) = at_terminal(command(&server.url(), &["dead-letters", "redrive", "--all"]), typed);
         assert_eq!((code, server.asked().len()), (expected, requests), "{typed:?}: {shown}");
+        assert!(shown.contains("send every dead letter again? there are 1000 now [y/N]"), "{shown}");
     }
     let gone = refused(Scripted::problem(409, "payload-gone", "[]"), &["dead-letters", "redrive", id]);
     assert_eq!(gone.0, 5, "{gone:?}");

@@ -120,6 +120,19 @@ async fn without_tokens_everybody_may_do_everything_and_a_token_is_not_looked_at
 }
 
 #[tokio::test]
+async fn who_asks_learns_what_they_may_do() {
+    let caller = async |state: &ApiState, authorization: &[&str]| {
+        let answer = ask(state, "GET", "/api/v1/info", authorization).await;
+        assert_declared("GET", "/api/v1/info", &answer);
+        answer.json()["caller"].clone()
+    };
+    let guarded = guarded();
+    assert_eq!(caller(&guarded, &[&bearer(READER)]).await, serde_json::json!({"name": "grafana", "role": "read"}));
+    assert_eq!(caller(&guarded, &[&bearer(WRITER)]).await["role"], "write");
+    assert_eq!(caller(&state(), &[]).await, serde_json::json!({"name": "anonymous", "role": "write"}));
+}
+
+#[tokio::test]
 async fn with_an_empty_list_nobody_gets_in() {
     let nobody = ApiState { tokens: Some(watch::channel(view("tokens: []")).1), ..state() };
     assert_eq!(ask(&nobody, "GET", "/api/v1/info", &[&bearer(READER)]).await.status, StatusCode::UNAUTHORIZED);

@@ -116,6 +116,21 @@ function topicPath(name, rest = '') {
   return `/api/v1/topics/${encodeURIComponent(name)}${rest}`;
 }
 
+/** Which dead letters are meant: of a topic, and of one type of error where that is given. */
+const lettersQuery = (topic, errorType) => `topic=${encodeURIComponent(topic)}${errorType === '' ? '' : `&error_type=${encodeURIComponent(errorType)}`}`;
+
+/** The first dead letters of a topic, and `next` where there are more. */
+export async function letters(topic, errorType, limit) {
+  const { answer, value } = await send('GET', `/api/v1/dead-letters?${lettersQuery(topic, errorType)}&limit=${limit}`);
+  if (!Array.isArray(value?.items)) throw new Failure('malformed', 'the answer is no list', answer.status);
+  return value;
+}
+
+/** How many dead letters a redrive would take: `{accepted}`. */
+export const tryRedrive = async (topic, errorType) => (await send('POST', `/api/v1/dead-letters/redrive?${lettersQuery(topic, errorType)}&dry_run=true`)).value;
+export const redrive = async (topic, errorType) => (await send('POST', `/api/v1/dead-letters/redrive?${lettersQuery(topic, errorType)}`)).value;
+export const redriveOne = async (id) => (await send('POST', `/api/v1/dead-letters/${encodeURIComponent(id)}/redrive`)).value;
+
 /** A topic and the tag of its entry in the store. */
 export async function topic(name) {
   const { answer, value } = await send('GET', topicPath(name));

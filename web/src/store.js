@@ -37,6 +37,9 @@ export const state = {
   message: '',
 };
 
+/** Whether the reader may change something here; the server decides, and this only saves asking for what it refuses. */
+export const mayChange = () => state.info?.caller?.role !== 'read';
+
 let draw = () => {};
 
 export function onChange(listener) {

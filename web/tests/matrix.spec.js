@@ -1,6 +1,6 @@
 // Every view in both languages and both themes: no accessibility finding, no missing word.
 
-import { calm, troubled } from './fixture/data.js';
+import { ago, calm, letter, troubled } from './fixture/data.js';
 import { expect, expectAccessible, open, test } from './support.js';
 
 test.use({ mayBeRefused: true });
@@ -10,7 +10,7 @@ const empty = () => ({ topics: [], tasks: [], checks: [] });
 /** Keys of the dictionaries look like `topics.caption`; one of them on the page is a text that is missing. */
 async function expectWords(page) {
   const text = await page.locator('body').innerText();
-  const keys = text.match(/\b(?:health|verdict|state|column|reason|cause|field|value|form|preview|action|warning|problem|help|pause|remove|empty|failure|connection|interval|theme|exit|origin|source|sum|show)\.[a-z_]+\b/g) ?? [];
+  const keys = text.match(/\b(?:health|verdict|state|column|reason|cause|field|value|form|preview|action|warning|problem|help|pause|remove|empty|failure|connection|interval|theme|exit|origin|source|sum|show|letters|letter_cause)\.[a-z_]+\b/g) ?? [];
   expect(keys.filter((key) => !key.startsWith('source.file/'))).toEqual([]);
 }
 
@@ -62,6 +62,7 @@ for (const lang of ['en', 'zh-CN']) {
       });
 
       test('dialogs', async ({ page, fixture }) => {
+        test.slow();
         await open(page, fixture, `?lang=${lang}`);
         await page.locator('#add').click();
         await page.locator('dialog input').first().fill('not legal!');
@@ -81,6 +82,17 @@ for (const lang of ['en', 'zh-CN']) {
         await page.keyboard.press('Escape');
         await page.keyboard.press('?');
         await check(page, 'help');
+        await page.keyboard.press('Escape');
+        fixture.letters = [letter('orders', 0, 7), letter('orders', 1, 8, { cause: 'crash_loop', redriven_at: ago(5), truncated: true }), letter('orders', 1, 9, { payload_base64: null, truncated: true })];
+        await page.getByRole('button', { name: 'orders', exact: true }).click();
+        await page.locator('.detail-body button').click();
+        await page.locator('dialog summary').first().click();
+        await page.locator('dialog .toolbar button').click();
+        await expect(page.getByRole('alertdialog')).toBeVisible();
+        await check(page, 'dead letters, asked');
+        await page.setViewportSize({ width: 360, height: 800 });
+        expect(await page.locator('dialog').evaluate((dialog) => dialog.scrollWidth - dialog.clientWidth)).toBe(0);
+        await check(page, 'dead letters on a telephone');
       });
     });
   }

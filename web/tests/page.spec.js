@@ -1,6 +1,6 @@
 // The page against a fixture server: what it shows, what it asks, and what it does when answers are slow, wrong or missing.
 
-import { ago, calm, task, topic, troubled } from './fixture/data.js';
+import { ago, calm, letter, task, topic, troubled } from './fixture/data.js';
 import { expect, expectAccessible, open, tabTo, test } from './support.js';
 
 const row = (page, name) => page.locator('tbody').filter({ has: page.getByRole('button', { name, exact: true }) });
@@ -457,6 +457,120 @@ test.describe('changing', () => {
       fixture.show({ topics: [], tasks: [] });
       await page.getByRole('button', { name: 'Edit orders' }).click();
       await expect(page.getByRole('dialog')).toContainText('no source names the topic orders');
+    });
+  });
+});
+
+test.describe('who may only look', () => {
+  test('sees why there is no button that changes something, and keys do nothing either', async ({ page, fixture }) => {
+    fixture.role = 'read';
+    fixture.letters = [letter('orders', 0, 7)];
+    await open(page, fixture);
+    await expect(page.getByText('Read only: the token “grafana” may look and not change.')).toBeVisible();
+    await expect(page.getByRole('button', { name: /Add topic|Edit|Pause|Resume|Remove/ })).toHaveCount(0);
+    await expect(page.getByRole('columnheader', { name: 'Actions' })).toHaveCount(0);
+    await page.keyboard.press('a');
+    await page.keyboard.press('?');
+    await expect(page.getByRole('dialog', { name: 'Help' })).not.toContainText('add a topic');
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: 'orders', exact: true }).click();
+    await expect(page.getByRole('table', { name: 'Tasks of orders' })).toBeVisible();
+    await page.getByRole('button', { name: 'Show dead letters orders' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Dead letters of orders' });
+    await expect(dialog).toContainText('failed to parse field [at]');
+    await expect(dialog.getByRole('button', { name: /again/ })).toHaveCount(0);
+    await expectAccessible(page, 'read only');
+    // A token that may change things is seen at the next reading.
+    await page.keyboard.press('Escape');
+    fixture.role = 'write';
+    await expect(page.getByRole('button', { name: 'Edit orders' })).toBeVisible();
+    await expect(page.getByText('Read only')).toBeHidden();
+  });
+});
+
+test.describe('dead letters', () => {
+  const openLetters = async (page, name) => {
+    await page.getByRole('button', { name, exact: true }).click();
+    await page.getByRole('button', { name: `Show dead letters ${name}` }).click();
+    return page.getByRole('dialog', { name: `Dead letters of ${name}` });
+  };
+  const strict = { type: 'strict_dynamic_mapping_exception', reason: 'mapping set to strict', status: 400 };
+
+  test('one is sent again, then all of an error once their number was confirmed', async ({ page, fixture }) => {
+    fixture.letters = [letter('orders', 0, 7), letter('orders', 1, 8, { error: strict }), letter('orders', 2, 9, { error: strict, refuses: true }), letter('payments', 0, 1)];
+    await open(page, fixture);
+    const dialog = await openLetters(page, 'orders');
+    const rows = dialog.getByRole('listitem');
+    await expect(rows).toHaveCount(3);
+    await expect(rows.first()).toContainText('Partition 0, offset 7');
+    await rows.first().getByText('Record').click();
+    await expect(rows.first()).toContainText('{"at":"never"}');
+    await dialog.getByRole('button', { name: 'Send again Partition 0, offset 7' }).click();
+    await expect(dialog).toContainText('Being sent again: 1.');
+    await expect(rows).toHaveCount(2);
+    expect(fixture.asked('POST', '/api/v1/dead-letters/').map((request) => request.path)).toEqual(['/api/v1/dead-letters/HK2wYQabcdefghijklmnop%3A0%3A7/redrive']);
+
+    fixture.letters.push(letter('orders', 3, 10));
+    await dialog.getByLabel('Error').selectOption('strict_dynamic_mapping_exception');
+    await expect(rows).toHaveCount(2);
+    await dialog.getByRole('button', { name: 'Send all of these again' }).click();
+    const question = dialog.getByRole('alertdialog');
+    await expect(question).toContainText('Dead letters that would be sent again: 2.');
+    await expect(question.getByRole('button', { name: 'Cancel' })).toBeFocused();
+    expect(fixture.asked('POST', 'error_type=strict').filter((request) => !request.path.includes('dry_run'))).toEqual([]);
+    await question.getByRole('button', { name: 'Send 2 again' }).click();
+    await expect(rows).toHaveCount(1);
+    await expect(rows).toContainText('refused again');
+    // What the filter left out, and other topics', stay.
+    expect(fixture.letters.map((each) => each.offset).sort()).toEqual([1, 10, 9]);
+  });
+
+  test('a question that is answered with no sends nothing', async ({ page, fixture }) => {
+    fixture.letters = [letter('orders', 0, 7)];
+    await open(page, fixture);
+    const dialog = await openLetters(page, 'orders');
+    await dialog.getByRole('button', { name: 'Send all of these again' }).click();
+    await page.keyboard.press('Enter');
+    await expect(dialog.getByRole('alertdialog')).toBeHidden();
+    expect(fixture.asked('POST', '/redrive').every((request) => request.path.includes('dry_run=true'))).toBe(true);
+  });
+
+  test('many are shown a part at a time, and what a record says stays text', async ({ page, fixture }) => {
+    const nasty = '<img src=x onerror=alert(1)>';
+    fixture.letters = Array.from({ length: 120 }, (_, offset) => letter('orders', 0, offset, { payload_base64: btoa(nasty), error: { type: nasty, reason: nasty, status: null } }));
+    await open(page, fixture);
+    const dialog = await openLetters(page, 'orders');
+    await expect(dialog.getByRole('listitem')).toHaveCount(50);
+    await dialog.getByRole('button', { name: 'Show more' }).click();
+    await expect(dialog.getByRole('listitem')).toHaveCount(100);
+    await dialog.getByText('Record', { exact: true }).first().click();
+    await expect(dialog.locator('pre').first()).toHaveText(nasty);
+    await expect(page.locator('#page img')).toHaveCount(0);
+  });
+
+  test('a letter that dies or is sent elsewhere meanwhile shows without asking', async ({ page, fixture }) => {
+    await open(page, fixture);
+    const dialog = await openLetters(page, 'orders');
+    await expect(dialog).toContainText('There is no dead letter.');
+    fixture.letters = [letter('orders', 0, 7, { payload_base64: null, truncated: true })];
+    await expect(dialog).toContainText('The record was too large to be kept');
+  });
+
+  test.describe('refused', () => {
+    test.use({ mayBeRefused: true });
+
+    test('a redrive that the server refuses is told and can be tried again', async ({ page, fixture }) => {
+      fixture.letters = [letter('orders', 0, 7)];
+      await open(page, fixture);
+      await page.getByLabel('Update').selectOption('0');
+      const dialog = await openLetters(page, 'orders');
+      await expect(dialog.getByRole('listitem')).toHaveCount(1);
+      fixture.refuse = { status: 503, code: 'store-unavailable', detail: 'the dead-letter store cannot be read' };
+      await dialog.getByRole('button', { name: /^Send again/ }).click();
+      await expect(dialog).toContainText('the dead-letter store cannot be read');
+      fixture.refuse = null;
+      await dialog.getByRole('button', { name: /^Send again/ }).click();
+      await expect(dialog).toContainText('There is no dead letter.');
     });
   });
 });

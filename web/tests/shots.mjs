@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { chromium } from '@playwright/test';
 import { launchOptions } from './browser.js';
-import { calm, troubled } from './fixture/data.js';
+import { ago, calm, letter, troubled } from './fixture/data.js';
 import { Fixture } from './fixture/server.js';
 
 mkdirSync('screenshots', { recursive: true });
@@ -35,6 +35,24 @@ for (const [scene, make] of Object.entries(scenes)) {
       await shot('-stale');
     } else {
       if (scene === 'calm') {
+        const strict = { type: 'strict_dynamic_mapping_exception', reason: 'mapping set to strict, dynamic introduction of [shoe_size] within [_doc] is not allowed', status: 400 };
+        fixture.letters = [letter('orders', 0, 7), letter('orders', 1, 8, { error: strict, redriven_at: ago(5), attempts: 2 }), letter('orders', 2, 9, { cause: 'too_large', error: { type: 'too_large', reason: 'the document has 12 MiB', status: null }, payload_base64: null, payload_bytes: 12_000_000, truncated: true })];
+        await page.locator('.expander').nth(1).click();
+        await page.locator('.detail-body button').click();
+        await page.locator('dialog summary').first().click();
+        await page.locator('dialog .toolbar button').click();
+        await page.locator('[role=alertdialog]').waitFor();
+        await shot('-letters');
+        await page.setViewportSize({ width: 390, height: 844 });
+        await shot('-letters-narrow');
+        await page.setViewportSize({ width: 1360, height: 900 });
+        await page.keyboard.press('Escape');
+        fixture.role = 'read';
+        await page.locator('.read-only').waitFor();
+        await shot('-read-only');
+        fixture.role = 'write';
+        await page.locator('#add').waitFor();
+        await page.locator('.expander').nth(1).click();
         await page.locator('#add').click();
         await page.locator('dialog input').first().fill('Returns/1');
         await page.locator('dialog .error').first().waitFor();

@@ -7,7 +7,7 @@ import { Icon } from './parts.js';
 /**
  * `onClose` is called however the dialog is closed. With `isBusy` it stays open, because what was begun cannot be taken back by closing.
  */
-export function Dialog({ title, onClose, isBusy = false, children }) {
+export function Dialog({ title, onClose, isBusy = false, isWide = false, children }) {
   const element = useRef(null);
   const titleId = useId();
   useLayoutEffect(() => {
@@ -26,7 +26,7 @@ export function Dialog({ title, onClose, isBusy = false, children }) {
     if (!isBusy) onClose();
   };
   return html`
-    <dialog ref=${element} aria-labelledby=${titleId} onCancel=${cancel} onClose=${() => element.current && onClose()}>
+    <dialog ref=${element} class=${isWide ? 'is-wide' : ''} aria-labelledby=${titleId} onCancel=${cancel} onClose=${() => element.current && onClose()}>
       <div class="dialog-head">
         <h2 id=${titleId}>${title}</h2>
         <button type="button" class="quiet square" aria-label=${t('close')} onClick=${() => !isBusy && onClose()}><${Icon} name="failed" /></button>

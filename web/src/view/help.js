@@ -3,7 +3,7 @@
 import { html } from '../../vendor/preact.js';
 import { t } from '../i18n.js';
 import { write } from '../settings.js';
-import { shortcuts } from '../shortcuts.js';
+import { available } from '../shortcuts.js';
 import { state, update } from '../store.js';
 import { Dialog } from './dialog.js';
 import { State } from './parts.js';
@@ -21,7 +21,7 @@ export function Help({ onClose }) {
     <${Dialog} title=${t('help.title')} onClose=${onClose}>
       <h3>${t('help.keys')}</h3>
       <dl class="keys">
-        ${shortcuts.map(({ key, what }) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${t(what)}</dd></div>`)}
+        ${available().map(({ key, what }) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${t(what)}</dd></div>`)}
         <div><dt><kbd>Esc</kbd></dt><dd>${t('help.escape')}</dd></div>
       </dl>
       <label class="check"><input type="checkbox" checked=${state.hasShortcuts} onChange=${choose} /> ${t('help.shortcuts')}</label>

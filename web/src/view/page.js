@@ -7,6 +7,7 @@ import { chooseInterval, refresh, state, update } from '../store.js';
 import { token } from '../token.js';
 import { verdict } from '../verdict.js';
 import { Help } from './help.js';
+import { LettersDialog } from './letters.js';
 import { Ago, FailureText, Icon } from './parts.js';
 import { PauseDialog } from './pause.js';
 import { RemoveDialog } from './remove.js';
@@ -158,6 +159,8 @@ function OpenDialog() {
       return html`<${TopicForm} key=${dialog.name} name=${dialog.name} onClose=${onClose} onDone=${onDone} />`;
     case 'pause':
       return html`<${PauseDialog} key=${dialog.name} name=${dialog.name} onClose=${onClose} onDone=${onDone} />`;
+    case 'letters':
+      return html`<${LettersDialog} key=${dialog.name} name=${dialog.name} onClose=${onClose} />`;
     case 'remove':
       return html`<${RemoveDialog} key=${dialog.name} name=${dialog.name} onClose=${onClose} onDone=${onDone} />`;
     default:

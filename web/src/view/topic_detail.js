@@ -2,7 +2,7 @@
 
 import { html } from '../../vendor/preact.js';
 import { count, duration, fraction, t, term } from '../i18n.js';
-import { state } from '../store.js';
+import { state, update } from '../store.js';
 import { Ago, Count, Reason, State, Unknown } from './parts.js';
 
 export function TopicDetail({ topic }) {
@@ -13,6 +13,8 @@ export function TopicDetail({ topic }) {
       ${tasks === undefined && html`<p class="aside">${t('loading')}</p>`}
       ${tasks?.length === 0 && html`<p class="aside">${t('tasks.none')}</p>`}
       ${tasks?.length > 0 && html`<${Tasks} name=${topic.name} tasks=${tasks} />`}
+      <h3>${t('letters')}</h3>
+      <p><button type="button" aria-label=${t('action.of', { action: t('letters.open'), name: topic.name })} onClick=${() => update({ dialog: { kind: 'letters', name: topic.name } })}>${t('letters.open')}</button></p>
       <h3>${t('spec')}</h3>
       <${Spec} topic=${topic} />
     </div>

@@ -4,8 +4,8 @@ import { html, useRef } from '../../vendor/preact.js';
 import * as api from '../api.js';
 import { count, duration, fraction, t, term } from '../i18n.js';
 import { keptInOrder, listed, nextSort, parseSort, STATES } from '../listing.js';
-import { refresh, select, state, toggleTopic, update } from '../store.js';
-import { Ago, Count, Reason, State, Unknown } from './parts.js';
+import { mayChange, refresh, select, state, toggleTopic, update } from '../store.js';
+import { Ago, Count, Icon, Reason, State, Unknown } from './parts.js';
 import { TopicDetail } from './topic_detail.js';
 
 export function Topics() {
@@ -15,7 +15,9 @@ export function Topics() {
     <section aria-labelledby="topics">
       <div class="section-head">
         <h2 id="topics">${t('topics')}</h2>
-        <button type="button" id="add" class="primary" onClick=${() => update({ dialog: { kind: 'edit', name: null } })}>${t('add')}</button>
+        ${mayChange()
+          ? html`<button type="button" id="add" class="primary" onClick=${() => update({ dialog: { kind: 'edit', name: null } })}>${t('add')}</button>`
+          : html`<p class="aside read-only"><${Icon} name="unknown" />${t('read_only', { name: state.info.caller.name })}</p>`}
       </div>
       ${topics.length === 0 ? html`<${NoTopics} />` : html`<${Toolbar} shown=${rows.length} />`}
       ${topics.length > 0 && rows.length === 0 && html`<${NoMatch} />`}
@@ -39,8 +41,8 @@ function NoTopics() {
   return html`
     <div class="empty">
       <p><strong>${t('empty.none')}</strong></p>
-      <p>${t('empty.none.hint')}</p>
-      <pre><code>${`curl -X PUT ${location.origin}/api/v1/topics/NAME -H 'content-type: application/json' -d '{}'`}</code></pre>
+      ${mayChange() && html`<p>${t('empty.none.hint')}</p>
+      <pre><code>${`curl -X PUT ${location.origin}/api/v1/topics/NAME -H 'content-type: application/json' -d '{}'`}</code></pre>`}
     </div>
   `;
 }
@@ -91,7 +93,7 @@ function Table({ rows }) {
           <tr role="row">
             <${Column} id="state" /><${Column} id="name" /><th scope="col" role="columnheader" class="number">${t('column.tasks')}</th>
             <${Column} id="lag" isNumber /><th scope="col" role="columnheader" class="number">${t('column.behind')}</th><${Column} id="rate" isNumber />
-            <${Column} id="restarts" isNumber /><${Column} id="dead_letters" isNumber /><th scope="col" role="columnheader" class="index">${t('column.index')}</th><th scope="col" role="columnheader">${t('column.actions')}</th>
+            <${Column} id="restarts" isNumber /><${Column} id="dead_letters" isNumber /><th scope="col" role="columnheader" class="index">${t('column.index')}</th>${mayChange() && html`<th scope="col" role="columnheader">${t('column.actions')}</th>`}
           </tr>
         </thead>
         ${rows.map((topic) => html`<${TopicRows} key=${topic.name} topic=${topic} />`)}
@@ -129,7 +131,7 @@ function TopicRows({ topic }) {
         <td role="cell" class="number" data-label=${t('column.restarts')}>${count(status.restarts_total)}</td>
         <td role="cell" class="number" data-label=${t('column.dead_letters')}>${count(status.dead_lettered_total)}${status.lost_total > 0 && html`<br /><span class="is-down">${t('lost', { count: count(status.lost_total) })}</span>`}</td>
         <td role="cell" class="index"><bdi>${spec.index}</bdi></td>
-        <td role="cell" class="actions"><${Actions} topic=${topic} /></td>
+        ${mayChange() && html`<td role="cell" class="actions"><${Actions} topic=${topic} /></td>`}
       </tr>
       ${(status.reason || topic.paused) && html`
         <tr role="row" class="why"><td role="cell" colspan="10">

@@ -10,8 +10,9 @@ import { brotliCompressSync } from 'node:zlib';
 import { byInput, toEntry, toInputs } from '../../src/fields.js';
 import { preferred } from '../../src/i18n.js';
 import { COLUMNS, keptInOrder, listed, nextSort } from '../../src/listing.js';
+import { asText } from '../../src/payload.js';
 import { tasksOf, totals, verdict } from '../../src/verdict.js';
-import { calm, info, task, topic, troubled } from '../fixture/data.js';
+import { calm, info, letter, task, topic, troubled } from '../fixture/data.js';
 
 const web = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const read = (path) => readFileSync(join(web, path), 'utf8');
@@ -82,7 +83,19 @@ test('the fixture server speaks as the API document says', () => {
   check('Reason', scene.topics[1].status.reason);
   check('Check', scene.checks[0]);
   check('Info', info('ok'));
+  check('CallerInfo', info('ok').caller);
+  check('DeadLetter', letter('orders', 0, 1));
+  check('LetterError', letter('orders', 0, 1).error);
   check('Exit', scene.tasks.find((each) => each.last_exit !== null).last_exit);
+});
+
+test('a record is shown as text where it is one, also where a list cut it within a character', () => {
+  const base64 = (bytes) => Buffer.from(bytes).toString('base64');
+  const bytes = new TextEncoder().encode('订单🦀');
+  assert.deepEqual(asText(base64(bytes)), { text: '订单🦀', isText: true });
+  for (const cut of [1, 2, 3]) assert.deepEqual(asText(base64(bytes.subarray(0, bytes.length - cut))), { text: '订单', isText: true });
+  assert.deepEqual(asText(base64([0xff, 0xfe, 0xff, 0xfe, 0xff])), { text: base64([0xff, 0xfe, 0xff, 0xfe, 0xff]), isText: false });
+  assert.deepEqual(asText(''), { text: '', isText: true });
 });
 
 test('the order of states is that of the server', async () => {

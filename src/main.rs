@@ -59,8 +59,9 @@ struct RunArgs {
     #[arg(long, env = "DROVER_CONFIG", default_value = config::DEFAULT_PATH, value_name = "FILE")]
     config: PathBuf,
     /// The address of the API and the page, instead of the configuration's
-    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR", value_parser = config::listen_address)]
-    listen: Option<SocketAddr>,
+    // Read by `run` alone: what the environment says of a run must not keep any other command from working.
+    #[arg(long, env = "DROVER_LISTEN", value_name = "ADDR")]
+    listen: Option<String>,
     /// Allows an address that others can reach although there are no tokens
     #[arg(long)]
     insecure: bool,
@@ -139,6 +140,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: RunArgs) -> ExitCode {
+    let listen = arguments.listen.as_deref().map(config::listen_address).transpose().unwrap_or_else(|error| {
+        let told = format!("the address of --listen or DROVER_LISTEN: {error}");
+        Cli::command().error(clap::error::ErrorKind::ValueValidation, told).exit()
+    });
     let environment = |name: &str| std::env::var(name).ok();
     let loaded = match config::load(&arguments.config, &environment) {
         Ok(loaded) => loaded,
@@ -153,7 +158,7 @@ fn run(arguments: RunArgs) -> ExitCode {
     };
     let log_level = start_logging(loaded.config.log_level.as_deref());
     log_panics();
-    let options = app::Options { listen: arguments.listen, insecure: arguments.insecure, ..app::Options::new(arguments.config, log_level) };
+    let options = app::Options { listen, insecure: arguments.insecure, ..app::Options::new(arguments.config, log_level) };
     let result = until_signalled(async |signals| app::run(loaded, options, signals).await);
     match result {
         Ok(Ok(end)) => code_of(end),

@@ -650,9 +650,24 @@ fn a_drover_without_configuration_says_how_to_begin() {
 #[test]
 fn environment_variables_of_a_run_do_not_disturb_other_commands() {
     let server = fixed();
-    let output =
-        command(&server.url(), &["topics", "list"]).env("DROVER_CONFIG", "x.yaml").env("DROVER_LISTEN", "0.0.0.0:1").output().expect("it starts");
-    assert_eq!(code(&output), 0, "{output:?}");
+    for listen in ["0.0.0.0:1", "localhost:1", "nonsense"] {
+        let output =
+            command(&server.url(), &["topics", "list"]).env("DROVER_CONFIG", "x.yaml").env("DROVER_LISTEN", listen).output().expect("it starts");
+        assert_eq!(code(&output), 0, "{output:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_told_and_is_2() {
+    for arguments in [
+        &["run", "--listen", "localhost:1"][..],
+        &["--listen", "localhost:1"],
+        &["demo", "--listen", "localhost:1"],
+        &["healthcheck", "--listen", "localhost:1"],
+    ] {
+        let output = drover("http://127.0.0.1:1", arguments);
+        assert!(code(&output) == 2 && stderr(&output).contains("a name is no address to listen on; write 127.0.0.1:1"), "{arguments:?}: {output:?}");
+    }
 }
 
 #[test]

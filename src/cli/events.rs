@@ -128,9 +128,9 @@ async fn follow(context: &Context, query: &[(&'static str, String)], before: usi
                 seen = events.first().and_then(Place::of).or(seen);
                 print(context, &mut table, &events)?;
             }
-            Err(Failure::Unreachable { server, why }) => {
+            Err(failure) if failure.may_pass(false) => {
                 if !is_away {
-                    tell(&format!("drover: {server} does not answer ({why}); trying again every {} s", POLL.as_secs()));
+                    tell(&format!("drover: {}; trying again every {} s", failure.brief(), POLL.as_secs()));
                 }
                 is_away = true;
             }

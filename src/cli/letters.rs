@@ -15,7 +15,7 @@ use super::client::{Answer, LETTERS, Request};
 use super::document::Document;
 use super::failure::Failure;
 use super::output::{self, tell};
-use super::wait::{self, Look, Told, WaitArgs};
+use super::wait::{self, Bar, Look, Told, WaitArgs};
 use super::watch::{self, WatchArgs};
 use super::{Connection, Context, counted, given};
 use crate::table::Table;
@@ -365,17 +365,21 @@ async fn delete(context: &Context, chosen: Chosen) -> Result<(), Failure> {
     let question = || format!("delete {}? their records are then in Kafka only, as long as that keeps them", counted(ids.len(), "dead letter"));
     confirm(is_sure, question, "nothing was deleted")?;
     let mut deleted = 0;
-    for id in &ids {
+    let bar = Bar::new();
+    for (done, id) in ids.iter().enumerate() {
+        bar.at(done, ids.len());
         match context.client.send(Request::new(Method::DELETE, &path(id, None))).await {
             Ok(_) => deleted += 1,
             // A redrive was quicker.
             Err(Failure::Refused(refusal)) if refusal.is_not_found() => {}
             Err(failure) => {
+                bar.clear();
                 tell(&format!("deleted {} of {}", deleted, counted(ids.len(), "dead letter")));
                 return Err(failure);
             }
         }
     }
+    bar.clear();
     tell(&format!("deleted {}", counted(deleted, "dead letter")));
     Ok(())
 }

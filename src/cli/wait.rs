@@ -108,9 +108,7 @@ fn told(name: &TopicName, what: &str) -> Told {
 /// Looks until it is so, or until the deadline.
 pub(super) async fn until(within: Duration, told: Told, mut look: impl AsyncFnMut() -> Result<Look, Failure>) -> Result<(), Failure> {
     let started = Instant::now();
-    // Draws on stderr, and nothing where that is no terminal.
-    let bar = ProgressBar::new(1).with_style(style()).with_finish(ProgressFinish::AndClear);
-    bar.enable_steady_tick(TURN);
+    let bar = Bar::new();
     let outcome = loop {
         let is_late = started.elapsed() >= within;
         match look().await {
@@ -120,19 +118,44 @@ pub(super) async fn until(within: Duration, told: Told, mut look: impl AsyncFnMu
                 break Err(Failure::Failed(format!("{} after {within:?}: {what}; {}", told.not_so, told.remedy)));
             }
             Ok(Look::NotYet { done, of, what }) => {
-                // Of nothing nothing is done, while a bar of length 0 is a full one.
-                bar.set_length(u64::try_from(of.max(1)).unwrap_or(u64::MAX));
-                bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
-                bar.set_prefix(format!("{done}/{of}"));
-                bar.set_message(escape(&what));
+                bar.at(done, of);
+                bar.tell(&what);
             }
-            Err(failure) if !is_late && failure.may_pass(true) => bar.set_message(escape(&failure.brief())),
+            Err(failure) if !is_late && failure.may_pass(true) => bar.tell(&failure.brief()),
             Err(failure) => break Err(failure),
         }
         tokio::time::sleep(POLL).await;
     };
-    bar.finish_and_clear();
+    bar.clear();
     outcome
+}
+
+/// How far something is, on stderr; nothing where that is no terminal.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::new(1).with_style(style()).with_finish(ProgressFinish::AndClear);
+        bar.enable_steady_tick(TURN);
+        Self(bar)
+    }
+
+    /// So many of so many are done.
+    pub(super) fn at(&self, done: usize, of: usize) {
+        // Of nothing nothing is done, while a bar of length 0 is a full one.
+        self.0.set_length(u64::try_from(of.max(1)).unwrap_or(u64::MAX));
+        self.0.set_position(u64::try_from(done).unwrap_or(u64::MAX));
+        self.0.set_prefix(format!("{done}/{of}"));
+    }
+
+    fn tell(&self, what: &str) {
+        self.0.set_message(escape(what));
+    }
+
+    /// Takes it away, before anything else is told.
+    pub(super) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn style() -> ProgressStyle {

@@ -470,6 +470,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_told_that_it_is_no_address() {
+        assert_eq!(listen_address("127.0.0.1:1").map(|address| address.to_string()), Ok("127.0.0.1:1".to_owned()));
+        assert!(listen_address("[::1]:8080").is_ok());
+        let told = |text: &str| listen_address(text).expect_err("no address").to_string();
+        assert!(told("localhost:8080").contains("a name is no address to listen on; write 127.0.0.1:8080"), "{}", told("localhost:8080"));
+        assert!(told("drover.example:80").contains("write ADDRESS:80; 0.0.0.0:80 and [::]:80 are all"), "{}", told("drover.example:80"));
+        for text in ["", "8080", ":8080", "localhost", "localhost:99999", "127.0.0.1:70000", "::1:x", "1.2.3:80"] {
+            assert!(told(text).starts_with("this is not an address with a port; write ADDRESS:PORT"), "{text}: {}", told(text));
+        }
+    }
+
+    #[test]
     fn a_changed_log_level_that_has_no_effect_yet_is_listed() {
         let before = config("log_level: info");
         assert_eq!(before.cold_differences(&config("log_level: debug")), ["log_level"]);

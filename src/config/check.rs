@@ -267,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn a_demos_configuration_is_checked_although_its_cluster_is_not_there() {
+        let demo = include_str!("../demo/config.yaml");
+        let (report, code) = checked(demo, Format::Text);
+        assert_eq!(code, 0, "{report}");
+        assert!(report.contains("config.yaml:10:14: ") && report.contains("start it with `drover demo`"), "{report}");
+        // What else is wrong with it is found.
+        let (report, code) = checked(&demo.replace("demo_orders-{date}", "{date:yyyy.MM.dd}"), Format::Text);
+        assert!(code == 78 && report.contains("topics[0].index: ") && report.contains("%Y.%m.%d"), "{report}");
+        let error = parse(demo.as_bytes(), Path::new("/d"), &|_| None).expect_err("the variable is not set");
+        assert!(error.len() == 1 && error[0].remedy.contains("`drover demo` sets it"), "{error:?}");
+    }
+
+    #[test]
     fn every_problem_is_printed_with_file_line_column_and_remedy() {
         let (report, code) = checked("kafka:\n  brokres: [a]\nelasticsearch: {urls: ['http://e:1']}\nsink: {file: out}\n", Format::Text);
         let lines: Vec<&str> = report.lines().collect();

@@ -46,6 +46,26 @@ test('a task crashes and comes back', async ({ page }) => {
   }, { timeout: 60_000 }).toBe(true);
 });
 
+test('a dead letter is sent again, refused again, and then all that are there', async ({ page }) => {
+  // One order in a thousand is cut off: with a hundred orders a second there is one before long.
+  test.setTimeout(120_000);
+  await open(page);
+  await page.getByRole('button', { name: 'demo_orders', exact: true }).click();
+  await page.getByRole('button', { name: 'Show dead letters demo_orders' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Dead letters of demo_orders' });
+  const rows = dialog.getByRole('listitem');
+  await expect(rows.first()).toContainText('not a JSON object', { timeout: 90_000 });
+  await rows.first().getByText('Record').click();
+  await expect(rows.first().locator('pre')).toContainText('{');
+  await rows.first().getByRole('button', { name: /^Send again/ }).click();
+  await expect(dialog).toContainText('Being sent again: 1.');
+  await expect(rows.first()).toContainText('refused again', { timeout: 30_000 });
+  await dialog.getByLabel('Error').selectOption('format');
+  await dialog.getByRole('button', { name: 'Send all of these again' }).click();
+  await dialog.getByRole('alertdialog').getByRole('button', { name: /^Send \d+ again$/ }).click();
+  await expect(dialog).toContainText(/Being sent again: \d+\./);
+});
+
 for (const [lang, colorScheme] of [['en', 'light'], ['en', 'dark'], ['zh-CN', 'light'], ['zh-CN', 'dark']]) {
   test.describe(`${lang}, ${colorScheme}`, () => {
     test.use({ colorScheme });

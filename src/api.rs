@@ -18,6 +18,7 @@
 //! | `dry_run=true` | `dry_run` |
 //! | a change made undone | `revert` |
 //! | order, pages, cursors | `list` |
+//! | tags of pages, and the pages written last | `pages` |
 //! | `Accept`, tables, escaping | `text` |
 //! | the status page and its files | `page` |
 //! | request ids, access log, security headers | `context` |
@@ -71,6 +72,7 @@ mod list;
 mod log_level;
 mod metrics;
 mod page;
+mod pages;
 mod pause;
 mod precondition;
 mod probes;
@@ -101,6 +103,7 @@ pub use auth::{TokensFile, TokensView};
 pub use document::{document, document_text};
 pub use health::{Check, HealthReport};
 pub use log_level::LogLevel;
+pub use pages::Pages;
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use serve::serve;
 pub use stream::StreamLog;
@@ -265,6 +268,8 @@ pub struct ApiState {
     pub readiness_require: Vec<Dependency>,
     /// The log's filter.
     pub log_level: Arc<dyn LogLevel>,
+    /// The pages of lists that were written last.
+    pub pages: Arc<Pages>,
     /// What the streams of changes have in common.
     pub stream: Arc<StreamLog>,
     /// The certificate and the key; `None` = plain HTTP.

@@ -386,6 +386,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
             (Component::Status.to_string(), observe_beats),
         ],
         log_level: options.log_level.clone(),
+        pages: Arc::default(),
         stream: Arc::default(),
         readiness_require: config.readiness_require.clone(),
         tls: tls_views.clone(),

@@ -8,6 +8,7 @@ pub mod events;
 pub mod rate;
 pub mod series;
 mod types;
+pub mod versions;
 
 pub use types::*;
 

@@ -55,9 +55,9 @@ fn parse(uri: &Uri) -> Result<(ChangesQuery, String), ApiError> {
 }
 
 /// The id that a cursor's key names.
-fn place(keys: Vec<Key>) -> Result<String, ApiError> {
+fn place(keys: Vec<Key<'_>>) -> Result<String, ApiError> {
     match keys.as_slice() {
-        [Key::Text(id)] if extract::is_change_id(id) => Ok(id.clone()),
+        [Key::Text(id)] if extract::is_change_id(id) => Ok(id.to_string()),
         _ => Err(ApiError::at(ProblemCode::InvalidRequest, "/query/cursor", "it is not a cursor of this list")),
     }
 }

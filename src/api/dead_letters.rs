@@ -93,10 +93,10 @@ fn filters(params: &mut Params) -> Query {
 }
 
 /// The place that a cursor's keys name.
-fn place(keys: Vec<Key>) -> Result<(TopicName, i32, i64, String), ApiError> {
+fn place(keys: Vec<Key<'_>>) -> Result<(TopicName, i32, i64, String), ApiError> {
     let place = match keys.as_slice() {
         [Key::Text(topic), Key::Number(partition), Key::Number(offset), Key::Text(id)] => {
-            TopicName::new(topic).ok().zip(i32::try_from(*partition).ok()).map(|(topic, partition)| (topic, partition, *offset, id.clone()))
+            TopicName::new(topic).ok().zip(i32::try_from(*partition).ok()).map(|(topic, partition)| (topic, partition, *offset, id.to_string()))
         }
         _ => None,
     };

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -202,29 +202,12 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, super::problem::Ap
 }
 
 /// An answer in one of several forms.
-pub(super) fn answer(form: Form, body: Vec<u8>) -> Response {
+pub(super) fn answer(form: Form, body: impl Into<Body>) -> Response {
     let media_type = match form {
         Form::Json => "application/json",
         Form::Text => text::PLAIN,
     };
-    ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], body).into_response()
-}
-
-/// The same with a weak tag, or 304 when the client has it.
-pub(super) fn tagged(headers: &HeaderMap, form: Form, body: Vec<u8>) -> Response {
-    let etag = format!("W/\"{}\"", digest(&body));
-    let is_known = is_known(headers, &etag);
-    let mut response = answer(form, body);
-    if is_known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.body_mut() = Body::empty();
-        response.headers_mut().remove(header::CONTENT_TYPE);
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(value) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
-    response
+    ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], body.into()).into_response()
 }
 
 /// Whether `If-None-Match` names the tag, by RFC 9110's weak comparison.
@@ -234,9 +217,13 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     given.any(|tag| tag.trim() == "*" || bare(tag) == bare(etag))
 }
 
-/// The first 16 bytes of the SHA-256, in hexadecimal.
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// The first 16 bytes of a hash, for a tag.
+pub(super) fn hexadecimal(hash: &[u8]) -> String {
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A table, and how to get the rest of it.

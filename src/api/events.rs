@@ -104,9 +104,9 @@ impl EventsQuery {
 }
 
 /// The place that a cursor's keys name.
-fn place(keys: Vec<Key>) -> Result<(String, u64), ApiError> {
+fn place(keys: Vec<Key<'_>>) -> Result<(String, u64), ApiError> {
     let place = match keys.as_slice() {
-        [Key::Text(epoch), Key::Number(seq)] => u64::try_from(*seq).ok().map(|seq| (epoch.clone(), seq)),
+        [Key::Text(epoch), Key::Number(seq)] => u64::try_from(*seq).ok().map(|seq| (epoch.to_string(), seq)),
         _ => None,
     };
     place.ok_or_else(|| ApiError::at(ProblemCode::InvalidRequest, "/query/cursor", "it is not a cursor of this list"))

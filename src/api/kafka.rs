@@ -46,7 +46,7 @@ impl SortField for KafkaTopicSort {
     }
 }
 
-fn sort_key(topic: &KafkaTopic, field: KafkaTopicSort) -> Key {
+fn sort_key(topic: &KafkaTopic, field: KafkaTopicSort) -> Key<'_> {
     match field {
         KafkaTopicSort::Name => Key::text(&topic.name),
         KafkaTopicSort::Partitions => Key::Number(i64::from(topic.partitions)),
@@ -95,7 +95,7 @@ pub(super) async fn list_kafka_topics(State(state): State<Shared>, uri: Uri, hea
 
     let topics = topics(&state).await?;
     let is_wanted = |topic: &&KafkaTopic| name_contains.as_ref().is_none_or(|text| topic.name.to_ascii_lowercase().contains(text.as_str()));
-    let (page, next) = paging.page(topics.iter().filter(is_wanted), sort_key, |topic| vec![Key::text(&topic.name)]);
+    let (page, next) = paging.page(topics.iter().filter(is_wanted), sort_key, |topic| [Key::text(&topic.name)]);
     let body = match form {
         Form::Json => document::json(&KafkaTopicList { items: page.into_iter().cloned().collect(), next, scope: Scope::Instance })?,
         Form::Text => table(&page, next.as_deref()).into_bytes(),

@@ -2,7 +2,10 @@
 //!
 //! Guarantees that following `next` to the end shows every row that did not move exactly once: a cursor holds the sort keys of the last row, not a count, so rows that come and go
 //! elsewhere neither repeat nor hide others. A cursor is bound to its list, filters and order; any other text, and a cursor used elsewhere, is refused.
+//!
+//! A page of ten thousand rows is asked for many times a second: rows are compared where they are, and only as many are put in order as are shown.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use base64::Engine as _;
@@ -26,18 +29,27 @@ pub(super) enum Scope {
 /// What rows are ordered by. Unknown is last in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Key {
+pub(super) enum Key<'t> {
     /// A number.
     Number(i64),
     /// A text.
-    Text(String),
+    Text(Cow<'t, str>),
     /// Not known.
     Unknown,
 }
 
-impl Key {
-    pub(super) fn text(text: &str) -> Self {
-        Self::Text(text.to_owned())
+impl<'t> Key<'t> {
+    pub(super) fn text(text: &'t str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+
+    /// The same, of the same text.
+    fn lent(&self) -> Key<'_> {
+        match self {
+            Self::Number(number) => Key::Number(*number),
+            Self::Text(text) => Key::text(text),
+            Self::Unknown => Key::Unknown,
+        }
     }
 
     pub(super) fn count(number: u64) -> Self {
@@ -89,13 +101,14 @@ impl<F: SortField> Order<F> {
         Ok(Self(fields))
     }
 
-    fn compare(&self, left: &[Key], right: &[Key]) -> Ordering {
-        for (index, (a, b)) in left.iter().zip(right).enumerate() {
+    /// Compares the keys of two rows, one after the other.
+    fn compare<'l, 'r>(&self, left: impl Iterator<Item = Key<'l>>, right: impl Iterator<Item = Key<'r>>) -> Ordering {
+        for (index, (a, b)) in left.zip(right).enumerate() {
             let is_descending = self.0.get(index).is_some_and(|(_, is_descending)| *is_descending);
-            let ordering = match (a, b) {
-                (Key::Unknown, _) | (_, Key::Unknown) => a.cmp(b),
-                _ if is_descending => b.cmp(a),
-                _ => a.cmp(b),
+            let ordering = match (&a, &b) {
+                (Key::Unknown, _) | (_, Key::Unknown) => a.cmp(&b),
+                _ if is_descending => b.cmp(&a),
+                _ => a.cmp(&b),
             };
             if ordering != Ordering::Equal {
                 return ordering;
@@ -107,24 +120,24 @@ impl<F: SortField> Order<F> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Cursor {
+struct Cursor<'t> {
     f: String,
-    k: Vec<Key>,
+    k: Vec<Key<'t>>,
 }
 
 /// A place in a list.
-pub(super) fn cursor(fingerprint: &str, keys: Vec<Key>) -> String {
+pub(super) fn cursor(fingerprint: &str, keys: Vec<Key<'_>>) -> String {
     let cursor = Cursor { f: fingerprint.to_owned(), k: keys };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
 }
 
 /// Takes `cursor`; it must come from a list with the same filters and order, and hold `keys` keys.
-pub(super) fn take_cursor(params: &mut Params, keys: usize) -> Option<Vec<Key>> {
+pub(super) fn take_cursor(params: &mut Params, keys: usize) -> Option<Vec<Key<'static>>> {
     let fingerprint = params.fingerprint().to_owned();
     params.take("cursor", |text| {
         let refusal = "it is not a cursor of this list; start again without one, and keep filters and order while paging";
         let decoded = (text.len() <= MAX_CURSOR).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten().ok_or(refusal)?;
-        let cursor: Cursor = serde_json::from_slice(&decoded).map_err(|_| refusal)?;
+        let cursor: Cursor<'static> = serde_json::from_slice(&decoded).map_err(|_| refusal)?;
         if cursor.f == fingerprint && cursor.k.len() == keys { Ok(cursor.k) } else { Err(refusal) }
     })
 }
@@ -133,7 +146,7 @@ pub(super) fn take_cursor(params: &mut Params, keys: usize) -> Option<Vec<Key>> 
 pub(super) struct Paging<F> {
     pub(super) order: Order<F>,
     pub(super) limit: usize,
-    after: Option<Vec<Key>>,
+    after: Option<Vec<Key<'static>>>,
     fingerprint: String,
 }
 
@@ -147,24 +160,47 @@ impl<F: SortField> Paging<F> {
     }
 
     /// The page of `rows`, and the cursor of the next one.
-    pub(super) fn page<'a, T>(
+    pub(super) fn page<'a, T, const N: usize>(
         &self,
         rows: impl Iterator<Item = &'a T>,
-        field_key: impl Fn(&T, F) -> Key,
-        identity: impl Fn(&T) -> Vec<Key>,
+        field_key: impl Fn(&'a T, F) -> Key<'a>,
+        identity: impl Fn(&'a T) -> [Key<'a>; N],
     ) -> (Vec<&'a T>, Option<String>) {
-        let keys_of = |row: &T| {
-            let mut keys: Vec<Key> = self.order.0.iter().map(|(field, _)| field_key(row, *field)).collect();
-            keys.extend(identity(row));
-            keys
+        let (order, field_key) = (&self.order, &field_key);
+        let keys_of = |row: &'a T| order.0.iter().map(move |(field, _)| field_key(row, *field)).chain(identity(row));
+        let compare = |left: &&'a T, right: &&'a T| self.order.compare(keys_of(left), keys_of(right));
+        let is_after = |row: &'a T| {
+            let after = self.after.as_ref();
+            after.is_none_or(|after| self.order.compare(keys_of(row), after.iter().map(Key::lent)) == Ordering::Greater)
         };
-        let is_after = |keys: &[Key]| self.after.as_ref().is_none_or(|after| self.order.compare(keys, after) == Ordering::Greater);
-        let mut keyed: Vec<(Vec<Key>, &T)> = rows.map(|row| (keys_of(row), row)).filter(|(keys, _)| is_after(keys)).collect();
-        keyed.sort_by(|(a, _), (b, _)| self.order.compare(a, b));
-        let has_more = keyed.len() > self.limit;
-        keyed.truncate(self.limit);
-        let next = if has_more { keyed.last().map(|(keys, _)| cursor(&self.fingerprint, keys.clone())) } else { None };
-        (keyed.into_iter().map(|(_, row)| row).collect(), next)
+        let mut page: Vec<&'a T> = rows.filter(|row| is_after(row)).collect();
+        let has_more = page.len() > self.limit;
+        // Snapshots hold their rows in the order that nobody has to ask for.
+        if !page.is_sorted_by(|left, right| compare(left, right).is_le()) {
+            if has_more {
+                page.select_nth_unstable_by(self.limit, compare);
+                page.truncate(self.limit);
+            }
+            page.sort_unstable_by(compare);
+        }
+        page.truncate(self.limit);
+        let next = if has_more { page.last().map(|row| cursor(&self.fingerprint, keys_of(row).collect())) } else { None };
+        (page, next)
+    }
+}
+
+/// A page as it goes out; each list describes its own.
+#[derive(Serialize)]
+pub(super) struct Rows<'a, T> {
+    items: &'a [&'a T],
+    next: Option<&'a str>,
+    scope: Scope,
+}
+
+impl<'a, T: Serialize> Rows<'a, T> {
+    /// The page of this instance.
+    pub(super) fn of(items: &'a [&'a T], next: Option<&'a str>) -> Self {
+        Self { items, next, scope: Scope::Instance }
     }
 }
 
@@ -199,11 +235,13 @@ mod tests {
         let mut params = Params::of(&uri, "rows").expect("pairs");
         let paging = Paging::<Field>::take(&mut params, 1);
         params.finish().expect("legal");
-        let key = |row: &Row, field| match field {
-            Field::Lag => Key::maybe(row.1),
-            Field::Name => Key::text(&row.0),
-        };
-        let (page, next) = paging.page(rows.iter(), key, |row| vec![Key::text(&row.0)]);
+        fn key(row: &Row, field: Field) -> Key<'_> {
+            match field {
+                Field::Lag => Key::maybe(row.1),
+                Field::Name => Key::text(&row.0),
+            }
+        }
+        let (page, next) = paging.page(rows.iter(), key, |row| [Key::text(&row.0)]);
         (page.into_iter().map(|row| row.0.clone()).collect(), next)
     }
 

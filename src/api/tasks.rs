@@ -6,15 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::dry_run::{self, DryRun, DryRunParameter};
 use super::extract::{self, NoBody, Params, TaskPath};
-use super::list::{Key, Paging, Scope, SortField};
+use super::list::{Key, Paging, Rows, Scope, SortField};
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
-use super::{ActionError, ProblemCode, Shared, document, write};
+use super::{ActionError, ProblemCode, Shared, document, pages, write};
 use crate::status::{Task, TaskState};
 use crate::topic::TopicName;
 
@@ -22,7 +21,8 @@ use crate::topic::TopicName;
 const ACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A page of tasks.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only in the document; `list::Rows` is what goes out")]
 pub(super) struct TaskList {
     /// The tasks.
     items: Vec<Task>,
@@ -77,7 +77,7 @@ impl SortField for TaskSort {
     }
 }
 
-fn sort_key(task: &Task, field: TaskSort) -> Key {
+fn sort_key(task: &Task, field: TaskSort) -> Key<'_> {
     match field {
         TaskSort::Topic => Key::text(task.topic.as_str()),
         TaskSort::Partition => Key::Number(i64::from(task.partition)),
@@ -179,13 +179,13 @@ pub(super) async fn list_tasks(State(state): State<Shared>, uri: Uri, headers: H
     let query = TasksQuery::parse(&uri)?;
     let snapshot = state.now();
     let matching = snapshot.tasks.iter().filter(|task| query.matches(task));
-    let identity = |task: &Task| vec![Key::text(task.topic.as_str()), Key::Number(i64::from(task.partition))];
-    let (page, next) = query.paging.page(matching, sort_key, identity);
-    let body = match form {
-        Form::Json => document::json(&TaskList { items: page.into_iter().cloned().collect(), next, scope: Scope::Instance })?,
-        Form::Text => table(&page, next.as_deref()).into_bytes(),
+    let (page, next) = query.paging.page(matching, sort_key, |task| [Key::text(task.topic.as_str()), Key::Number(i64::from(task.partition))]);
+    let tag = pages::tag(&state.info.instance, &snapshot, &uri, form, page.iter().map(|task| task.version), next.is_some());
+    let write = || match form {
+        Form::Json => document::json(&Rows::of(&page, next.as_deref())),
+        Form::Text => Ok(table(&page, next.as_deref()).into_bytes()),
     };
-    Ok(document::tagged(&headers, form, body))
+    state.pages.answer(&headers, form, tag, write)
 }
 
 fn table(tasks: &[&Task], next: Option<&str>) -> String {

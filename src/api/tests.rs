@@ -20,6 +20,7 @@ use crate::config::{Dependency, HttpConfig};
 use crate::dead_letters::{Cause, DeadLetter, DeadLetters, Error, LetterError, Query, Seen};
 use crate::status::events::{Draft, EventData, EventKind, EventLog, Partitions, Severity};
 use crate::status::series::Series;
+use crate::status::versions;
 use crate::status::{
     Component, Exit, ExitCause, Health, LastMinute, LostRange, Memory, Reason, ReasonCode, SinkTotals, Snapshot, Source, SourceError, SourceStatus,
     Task, TaskState, Topic, TopicStatus,
@@ -78,6 +79,7 @@ pub(super) fn task(topic: &str, partition: i32, state: TaskState, lag: Option<i6
         records_per_second: 1.25,
         restarts_by_cause: BTreeMap::from([(ExitCause::Panicked, 1)]),
         oldest_unsettled_seconds: 0.25,
+        version: 0,
     }
 }
 
@@ -105,6 +107,7 @@ pub(super) fn topic(text: &str, state: TaskState, lag: Option<i64>, kind: Source
             records_per_second: 2.5,
         },
         last_minute: LastMinute::default(),
+        version: 0,
     }
 }
 
@@ -137,6 +140,12 @@ pub(super) fn source(kind: SourceKind, status: SourceStatus) -> Source {
 }
 
 pub(super) fn snapshot() -> Snapshot {
+    let mut snapshot = unstamped();
+    versions::stamp(&Snapshot { topics: Vec::new(), tasks: Vec::new(), ..snapshot.clone() }, &mut snapshot);
+    snapshot
+}
+
+fn unstamped() -> Snapshot {
     Snapshot {
         taken_at: noon(),
         topics: vec![
@@ -151,6 +160,7 @@ pub(super) fn snapshot() -> Snapshot {
             task("orders", 0, TaskState::Running, Some(20)),
             task("orders", 1, TaskState::Running, Some(30)),
         ],
+        last_version: 0,
         sources: vec![source(SourceKind::File, SourceStatus::Ok), source(SourceKind::Store, SourceStatus::Ok)],
         components: vec![component("kafka", TaskState::Running), component("sink", TaskState::Running)],
         memory: Memory { limit_bytes: 4, prefetch_bytes: 1, in_flight_bytes: 2, peak_bytes: 3 },
@@ -354,6 +364,7 @@ fn with_snapshot(snapshot: Snapshot) -> ApiState {
         outlook: Arc::new(StubOutlook::default()),
         dead_letters: Arc::new(StubLetters(letters)),
         redrives: crate::dead_letters::redrive::queue().0,
+        pages: Arc::default(),
         actions: Arc::new(StubActions),
         info: Arc::new(StaticInfo {
             name: "drover".to_owned(),
@@ -702,6 +713,27 @@ async fn a_page_that_the_client_has_is_not_sent_again() {
         let other = ask(&with_snapshot(changed), "GET", path, &[("if-none-match", &etag)]).await;
         assert_eq!(other.status, StatusCode::OK);
         assert_ne!(other.header("etag"), etag);
+
+        let before = snapshot();
+        let later = |change: fn(&mut Snapshot)| {
+            let mut next = Snapshot { taken_at: noon() + SignedDuration::from_secs(1), ..before.clone() };
+            change(&mut next);
+            versions::stamp(&before, &mut next);
+            with_snapshot(next)
+        };
+        let unchanged = ask(&later(|_| {}), "GET", path, &[("if-none-match", &etag)]).await;
+        assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED, "{path}: the next snapshot shows the same");
+        let moved = later(|next| {
+            next.topics[1].status.lag = Some(7);
+            next.tasks[2].lag = Some(7);
+        });
+        for path in [path.to_owned(), format!("{path}?sort=-lag"), format!("{path}?limit=2&sort=lag")] {
+            let etag = get(&path).await.header("etag").to_owned();
+            let changed = ask(&moved, "GET", &path, &[("if-none-match", &etag)]).await;
+            assert_eq!((changed.status, changed.json()["items"].to_string().contains("\"lag\":7")), (StatusCode::OK, true), "{path}");
+        }
+        let (json, text) = (get(path).await, ask(&state(), "GET", path, &[("accept", "text/plain"), ("if-none-match", &etag)]).await);
+        assert_eq!((json.header("etag"), text.status), (etag.as_str(), StatusCode::OK), "a table is not the JSON that the client has");
     }
 }
 

@@ -9,15 +9,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::dry_run::{self, DryRun, DryRunParameter};
 use super::extract::{self, NoBody, Params, TopicPath};
-use super::list::{Key, Paging, Scope, SortField};
+use super::list::{Key, Paging, Rows, Scope, SortField};
 use super::problem::{ApiError, problems};
 use super::text::{self, Form, Table};
-use super::{RestartedPartition, Shared, document, write};
+use super::{RestartedPartition, Shared, document, pages, write};
 use crate::status::{Task, TaskState, Topic};
 use crate::topic::{SourceKind, TopicName};
 
 /// A page of topics.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only in the document; `list::Rows` is what goes out")]
 pub(super) struct TopicList {
     /// The topics.
     items: Vec<Topic>,
@@ -79,7 +80,7 @@ impl SortField for TopicSort {
     }
 }
 
-fn sort_key(topic: &Topic, field: TopicSort) -> Key {
+fn sort_key(topic: &Topic, field: TopicSort) -> Key<'_> {
     let status = &topic.status;
     match field {
         TopicSort::Name => Key::text(topic.name.as_str()),
@@ -181,12 +182,13 @@ pub(super) async fn list_topics(State(state): State<Shared>, uri: Uri, headers: 
     let query = TopicsQuery::parse(&uri)?;
     let snapshot = state.now();
     let matching = snapshot.topics.iter().filter(|topic| query.matches(topic));
-    let (page, next) = query.paging.page(matching, sort_key, |topic| vec![Key::text(topic.name.as_str())]);
-    let body = match form {
-        Form::Json => document::json(&TopicList { items: page.into_iter().cloned().collect(), next, scope: Scope::Instance })?,
-        Form::Text => table(&page, next.as_deref()).into_bytes(),
+    let (page, next) = query.paging.page(matching, sort_key, |topic| [Key::text(topic.name.as_str())]);
+    let tag = pages::tag(&state.info.instance, &snapshot, &uri, form, page.iter().map(|topic| topic.version), next.is_some());
+    let write = || match form {
+        Form::Json => document::json(&Rows::of(&page, next.as_deref())),
+        Form::Text => Ok(table(&page, next.as_deref()).into_bytes()),
     };
-    Ok(document::tagged(&headers, form, body))
+    state.pages.answer(&headers, form, tag, write)
 }
 
 fn table(topics: &[&Topic], next: Option<&str>) -> String {

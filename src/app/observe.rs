@@ -28,6 +28,7 @@ use crate::status::derive::{self, PartitionInput, ProgressInput, SlotInput, Task
 use crate::status::events::{self, EventLog, Marks};
 use crate::status::rate::{Counter, RATE_WINDOW, Window};
 use crate::status::series::Series;
+use crate::status::versions;
 use crate::status::{Component, LastMinute, Memory, Reason, SinkTotals, Snapshot, Task, TaskState, Topic};
 use crate::supervisor::{NoProgress, Progress as _, SlotView, SupervisorHandle};
 use crate::topic::{TopicName, TopicPartition};
@@ -74,6 +75,7 @@ pub(super) fn first_snapshot(memory_limit: u64, prefetch_bytes: u64, now: Timest
         taken_at: now,
         topics: Vec::new(),
         tasks: Vec::new(),
+        last_version: 0,
         sources: Vec::new(),
         components: Vec::new(),
         memory: Memory { limit_bytes: memory_limit, prefetch_bytes, in_flight_bytes: 0, peak_bytes: 0 },
@@ -159,6 +161,7 @@ impl Observer {
             let previous = self.out.borrow().clone();
             let mut snapshot = self.take(&previous, &mut memories, started.elapsed(), Timestamp::now());
             events::follow(&previous, &mut snapshot, &self.instance);
+            versions::stamp(&previous, &mut snapshot);
             for warning in snapshot.warnings.iter().filter(|warning| !previous.warnings.contains(warning)) {
                 warn!("{warning}");
             }
@@ -235,6 +238,7 @@ impl Observer {
             taken_at: now,
             topics,
             tasks,
+            last_version: previous.last_version,
             sources: desired.as_ref().map(|desired| desired.sources.clone()).unwrap_or_default(),
             components: self.component_rows(&kafka_trouble, &sink_trouble, now),
             memory: Memory {

@@ -203,6 +203,7 @@ pub fn task(input: TaskInput, now: Timestamp) -> Task {
         lost: assignment.lost,
         records_per_second: input.records_per_second,
         oldest_unsettled_seconds: progress.oldest_unsettled_seconds,
+        version: 0,
     }
 }
 
@@ -362,6 +363,7 @@ pub fn topic(input: TopicInput, tasks: &[Task]) -> Topic {
         paused: input.paused,
         status,
         last_minute: input.last_minute,
+        version: 0,
     }
 }
 

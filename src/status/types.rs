@@ -285,6 +285,10 @@ pub struct Task {
     #[serde(skip)]
     #[schema(ignore)]
     pub oldest_unsettled_seconds: f64,
+    /// Another one when the row looks different, see [`super::versions`].
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub version: u64,
 }
 
 /// What a topic does, over all its partitions.
@@ -404,6 +408,10 @@ pub struct Topic {
     #[serde(skip)]
     #[schema(ignore)]
     pub last_minute: LastMinute,
+    /// Another one when the row looks different, see [`super::versions`].
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub version: u64,
 }
 
 /// Records of a topic in the last 60 s.
@@ -532,6 +540,8 @@ pub struct Snapshot {
     pub topics: Vec<Topic>,
     /// Tasks by topic and partition.
     pub tasks: Vec<Task>,
+    /// The highest version that any row has had in this run of the process.
+    pub last_version: u64,
     /// Sources of topics.
     pub sources: Vec<Source>,
     /// Long-running parts.

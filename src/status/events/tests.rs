@@ -105,6 +105,7 @@ fn with_tasks(tasks: Vec<Task>) -> Snapshot {
         taken_at: at(NOW),
         topics: Vec::new(),
         tasks,
+        last_version: 0,
         sources: Vec::new(),
         components: vec![consumer(0)],
         memory: Memory { limit_bytes: 0, prefetch_bytes: 0, in_flight_bytes: 0, peak_bytes: 0 },

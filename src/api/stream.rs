@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Extension;
@@ -36,8 +36,10 @@ use crate::topic::TopicName;
 
 /// Frames that are kept for clients that come back or read slowly.
 const KEPT_FRAMES: usize = 4096;
-/// Bytes of frames that are kept.
-const KEPT_BYTES: usize = 8 << 20;
+/// Bytes of the data of frames that are kept; with both forms that they go out in, three times as many.
+const KEPT_BYTES: usize = 4 << 20;
+/// Data from here on goes out as it is, between its head and its tail, instead of in one piece with them.
+const LARGE: usize = 64 << 10;
 /// How often a topic's frame may come when only its numbers changed.
 const NUMBERS_EVERY: Duration = Duration::from_secs(1);
 /// A line without meaning keeps proxies and clients from taking silence for an end.
@@ -123,6 +125,23 @@ struct Frame {
     kind: FrameKind,
     topic: Option<TopicName>,
     data: Bytes,
+    /// As it goes out; every client of a form sends the same bytes.
+    sse: OnceLock<Bytes>,
+    lines: OnceLock<Bytes>,
+}
+
+impl Frame {
+    fn new(seq: u64, kind: FrameKind, topic: Option<TopicName>, data: Bytes) -> Self {
+        Self { seq, kind, topic, data, sse: OnceLock::new(), lines: OnceLock::new() }
+    }
+
+    fn written(&self, wire: Wire, epoch: &str) -> Bytes {
+        let form = match wire {
+            Wire::Sse => &self.sse,
+            Wire::Lines => &self.lines,
+        };
+        form.get_or_init(|| wire.frame(epoch, self.seq, self.kind, &self.data)).clone()
+    }
 }
 
 /// The frames of this run of the process, shared by all streams.
@@ -236,7 +255,7 @@ impl Frames {
         let data = Bytes::from(serde_json::to_vec(resource).unwrap_or_default());
         self.last_seq += 1;
         self.bytes += data.len();
-        self.kept.push_back(Arc::new(Frame { seq: self.last_seq, kind, topic, data }));
+        self.kept.push_back(Arc::new(Frame::new(self.last_seq, kind, topic, data)));
         while self.kept.len() > KEPT_FRAMES || self.bytes > KEPT_BYTES {
             let Some(oldest) = self.kept.pop_front() else { return };
             self.bytes -= oldest.data.len();
@@ -382,17 +401,31 @@ impl Offer for Wire {
 }
 
 impl Wire {
-    fn frame(self, epoch: &str, seq: u64, kind: FrameKind, data: &[u8]) -> Bytes {
-        let head = match self {
+    fn head(self, epoch: &str, seq: u64, kind: FrameKind) -> String {
+        match self {
             Self::Sse => format!("id: {epoch}-{seq}\nevent: {}\ndata: ", kind.as_str()),
             Self::Lines => format!(r#"{{"id":"{epoch}-{seq}","event":"{}","data":"#, kind.as_str()),
-        };
-        let tail: &[u8] = match self {
+        }
+    }
+
+    fn tail(self) -> &'static [u8] {
+        match self {
             // JSON text has no line ends of its own.
             Self::Sse => b"\n\n",
             Self::Lines => b"}\n",
-        };
-        [head.as_bytes(), data, tail].concat().into()
+        }
+    }
+
+    fn frame(self, epoch: &str, seq: u64, kind: FrameKind, data: &[u8]) -> Bytes {
+        [self.head(epoch, seq, kind).as_bytes(), data, self.tail()].concat().into()
+    }
+
+    /// The pieces of a frame, which share large data with those of all other clients.
+    fn pieces(self, epoch: &str, seq: u64, kind: FrameKind, data: Bytes) -> Vec<Bytes> {
+        if data.len() < LARGE {
+            return vec![self.frame(epoch, seq, kind, &data)];
+        }
+        vec![self.head(epoch, seq, kind).into(), data, Bytes::from_static(self.tail())]
     }
 
     fn keep_alive(self) -> Bytes {
@@ -469,7 +502,7 @@ impl Client {
             Behind::Frames(frames) => {
                 self.seq = frames.last().map_or(self.seq, |frame| frame.seq);
                 let wanted = frames.iter().filter(|frame| self.filter.lets_through(frame));
-                self.ready.extend(wanted.map(|frame| self.wire.frame(epoch, frame.seq, frame.kind, &frame.data)));
+                self.ready.extend(wanted.map(|frame| frame.written(self.wire, epoch)));
                 // Nothing of the batch was wanted, and there may be more behind it.
                 if self.ready.is_empty() && self.seq != log.last_seq {
                     self.snapshots.mark_changed();
@@ -479,7 +512,7 @@ impl Client {
                 self.seq = log.last_seq;
                 let reason = br#"{"reason":"what came before is not kept any more"}"#;
                 self.ready.push_back(self.wire.frame(epoch, self.seq, FrameKind::Resync, reason));
-                self.ready.push_back(self.wire.frame(epoch, self.seq, FrameKind::Snapshot, &log.snapshot(&self.filter)));
+                self.ready.extend(self.wire.pieces(epoch, self.seq, FrameKind::Snapshot, log.snapshot(&self.filter)));
             }
         }
     }
@@ -574,7 +607,7 @@ pub(super) async fn stream_events(
         if asked.is_some() {
             ready.push_back(wire.frame(epoch, seq, FrameKind::Resync, br#"{"reason":"the id is not of this run of the instance"}"#));
         }
-        ready.push_back(wire.frame(epoch, seq, FrameKind::Snapshot, &snapshot));
+        ready.extend(wire.pieces(epoch, seq, FrameKind::Snapshot, snapshot));
     }
     let now = Instant::now();
     let client = Client {

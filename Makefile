@@ -66,9 +66,9 @@ bench: ## what drover costs beside hand-written librdkafka loops, with a real Ka
 	@bash .ci/prerequisites.sh
 	cargo bench --locked --bench throughput
 
-bench-tasks: ## what 100 to 10,000 partitions cost; writes its table into benches/README.md (not in CI). Options: BENCH=quick
+bench-tasks: ## what 100 to 10,000 partitions cost, and how fast the API answers beside them; writes its tables into benches/README.md (not in CI). Options: BENCH=quick
 	@bash .ci/prerequisites.sh
-	BENCH_TABLE=tasks cargo bench --locked --bench throughput
+	BENCH_TABLE=tasks,api cargo bench --locked --bench throughput
 
 bench-peers: ## drover beside rsyslog, gohangout, file.d and go-stash, which it fetches and builds; writes its table into benches/README.md (not in CI). Options: BENCH=quick
 	@bash .ci/prerequisites.sh

@@ -9,11 +9,13 @@
 //! | what the topics hold | [`data`], [`checksum`] |
 //! | where the records go | [`endpoint`] |
 //! | who is measured, and how | [`contenders`], [`rungs`], [`peers`] |
-//! | the tables | [`ladder`], [`latency`], [`restart`], [`tasks`] |
+//! | the tables | [`ladder`], [`latency`], [`restart`], [`tasks`], [`api`] |
 //! | fresh records with times | [`probes`] |
+//! | clients of the API's stream | [`streams`] |
 //! | Markdown and plots | [`report`], [`plot`] |
 //! | the machine, and how quiet it was | [`machine`] |
 
+mod api;
 mod checksum;
 mod contenders;
 mod data;
@@ -30,11 +32,13 @@ mod probes;
 mod report;
 mod restart;
 mod rungs;
+mod streams;
 mod tasks;
 
 use endpoint::Endpoint;
 use harness::kafka::Kafka;
 use options::Options;
+use tasks::Many;
 
 /// The same allocator as drover's, for the rungs.
 #[global_allocator]
@@ -46,6 +50,10 @@ fn main() {
         rungs::run(&arguments[position + 1..]);
         return;
     }
+    if let Some(position) = arguments.iter().position(|argument| argument == api::BARE) {
+        api::serve_bare(&arguments[position + 1..]);
+        return;
+    }
     // `cargo test --benches` runs this without `--bench`; then compiling is all that is wanted.
     if !arguments.iter().any(|argument| argument == "--bench") {
         println!("run it as make bench");
@@ -53,7 +61,7 @@ fn main() {
     }
     let options = Options::from_environment();
     let endpoint = Endpoint::start();
-    if options.tables.iter().any(|table| table != "tasks") {
+    if options.tables.iter().any(|table| !options::ON_MANY_TOPICS.contains(&table.as_str())) {
         let kafka = Kafka::start().unwrap_or_else(|reason| panic!("{reason}"));
         ladder::run(&options, &kafka, &endpoint);
         if options.wants("latency") {
@@ -63,7 +71,13 @@ fn main() {
             restart::run(&options, &kafka, &endpoint);
         }
     }
-    if options.wants("tasks") {
-        tasks::run(&options, &endpoint);
+    if options.tables.iter().any(|table| options::ON_MANY_TOPICS.contains(&table.as_str())) {
+        let many = Many::start(&options);
+        if options.wants("tasks") {
+            tasks::run(&options, &many, &endpoint);
+        }
+        if options.wants("api") {
+            api::run(&options, &many, &endpoint);
+        }
     }
 }

@@ -20,7 +20,9 @@ pub struct Options {
 /// Tables of `make bench`, in their order.
 pub const USUAL: [&str; 8] = ["main", "sizes", "compression", "formats", "gzip", "memory", "latency", "restart"];
 /// Tables that are run when they are named.
-pub const OTHERS: [&str; 2] = ["tasks", "peers"];
+pub const OTHERS: [&str; 3] = ["tasks", "api", "peers"];
+/// Those of them that have a broker of their own, with a thousand topics.
+pub const ON_MANY_TOPICS: [&str; 2] = ["tasks", "api"];
 
 impl Options {
     /// `BENCH=quick`, `BENCH_TABLE=NAME,NAME`, `BENCH_ROUNDS`, `BENCH_RECORDS`, `BENCH_OUT`. Panics with the remedy when one is wrong.

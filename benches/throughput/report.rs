@@ -134,7 +134,10 @@ fn conditions(section: &Section, options: &Options) -> String {
 /// The command that repeats this run.
 fn command(options: &Options) -> String {
     let table = match options.tables.as_slice() {
-        [one] if one == "tasks" || one == "peers" => return format!("make bench-{one}{}", if options.is_quick { " BENCH=quick" } else { "" }),
+        [one] if one == "peers" => return format!("make bench-peers{}", if options.is_quick { " BENCH=quick" } else { "" }),
+        tables if tables == crate::options::ON_MANY_TOPICS => {
+            return format!("make bench-tasks{}", if options.is_quick { " BENCH=quick" } else { "" });
+        }
         tables if tables == crate::options::USUAL => String::new(),
         tables => format!(" BENCH_TABLE={}", tables.join(",")),
     };

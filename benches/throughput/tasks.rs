@@ -1,7 +1,6 @@
 //! The table of many tasks: what hundreds to ten thousand partitions cost while nothing happens, and what a change of one topic costs beside them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use crate::report::{self, Section, Spread, Table};
 
 /// The broker's heap: with the harness's 1 GiB it is short of memory at ten thousand partitions.
 const HEAP: &str = "-Xmx2g";
-const PARTITIONS_OF_A_TOPIC: i32 = 10;
+pub const PARTITIONS_OF_A_TOPIC: i32 = 10;
 const TOPICS_AT_ONCE: usize = 100;
 /// Ten thousand partitions take the broker several minutes beside a compiler.
 const CREATED_WITHIN: Duration = Duration::from_secs(900);
@@ -53,17 +52,43 @@ struct Row {
     foreign: f64,
 }
 
-/// Runs the table, on a broker of its own.
-pub fn run(options: &Options, endpoint: &Endpoint) {
-    let sizes: &[usize] = options.pick(&[100, 1_000, 10_000], &[100, 500]);
-    let kafka = Kafka::start_with_heap(HEAP).unwrap_or_else(|reason| panic!("{reason}"));
-    let most = sizes.iter().max().copied().unwrap_or(0) / PARTITIONS_OF_A_TOPIC as usize;
-    create_topics(&kafka, most + sizes.len() + 1);
+/// A broker with the topics of these tables.
+#[derive(Debug)]
+pub struct Many {
+    /// The broker.
+    pub kafka: Kafka,
+}
+
+impl Many {
+    /// Starts the broker and creates its topics, which takes minutes.
+    pub fn start(options: &Options) -> Self {
+        let kafka = Kafka::start_with_heap(HEAP).unwrap_or_else(|reason| panic!("{reason}"));
+        create_topics(&kafka, most_topics(options) + sizes(options).len() + 1);
+        Self { kafka }
+    }
+
+    /// The first so many of them as lines of a configuration.
+    pub fn config_of(&self, topics: usize) -> String {
+        (0..topics).map(|number| format!("  - {{topic: {}, format: json}}\n", name(number))).collect()
+    }
+}
+
+fn sizes(options: &Options) -> &'static [usize] {
+    options.pick(&[100, 1_000, 10_000], &[100, 500])
+}
+
+fn most_topics(options: &Options) -> usize {
+    sizes(options).iter().max().copied().unwrap_or(0) / PARTITIONS_OF_A_TOPIC as usize
+}
+
+/// Runs the table.
+pub fn run(options: &Options, many: &Many, endpoint: &Endpoint) {
+    let (sizes, most) = (sizes(options), most_topics(options));
     // Uncounted: the first group of a new broker waits for the broker's own topics, ten seconds and more on a busy machine.
-    measure(&kafka, endpoint, sizes[0], most + sizes.len(), 1);
+    measure(many, endpoint, sizes[0], most + sizes.len(), 1);
     let mut rows = Vec::new();
     for (number, tasks) in sizes.iter().enumerate() {
-        let row = measure(&kafka, endpoint, *tasks, most + number, options.pick(60, 10));
+        let row = measure(many, endpoint, *tasks, most + number, options.pick(60, 10));
         println!("{tasks} tasks: all running after {:.1} s, idle {:.1} % of a core", row.start_seconds, row.idle_cpu * 100.0);
         rows.push(row);
     }
@@ -106,16 +131,15 @@ fn wait_until_served(kafka: &Kafka, names: &[String]) {
     }
 }
 
-fn measure(kafka: &Kafka, endpoint: &Endpoint, tasks: usize, spare: usize, idle_seconds: u64) -> Row {
+fn measure(many: &Many, endpoint: &Endpoint, tasks: usize, spare: usize, idle_seconds: u64) -> Row {
     endpoint.reset(Content::Whole);
-    let mut config = format!(
-        "kafka: {{brokers: [\"{}\"], group_id: many-{tasks}-{spare}}}\nelasticsearch: {{urls: [\"http://{}\"]}}\ntopics:\n",
+    let kafka = &many.kafka;
+    let config = format!(
+        "kafka: {{brokers: [\"{}\"], group_id: many-{tasks}-{spare}}}\nelasticsearch: {{urls: [\"http://{}\"]}}\ntopics:\n{}",
         kafka.bootstrap(),
-        endpoint.address()
+        endpoint.address(),
+        many.config_of(tasks / PARTITIONS_OF_A_TOPIC as usize)
     );
-    for number in 0..tasks / PARTITIONS_OF_A_TOPIC as usize {
-        let _ = writeln!(config, "  - {{topic: {}, format: json}}", name(number));
-    }
     let started = Instant::now();
     let mut drover = Drover::launch_binary(&contenders::binary(), &config, &[("DROVER_LOG", "warn")]);
     wait_for_running(&mut drover, tasks);
@@ -199,7 +223,7 @@ fn wait_for_running(drover: &mut Drover, tasks: usize) {
 }
 
 /// How many tasks run; `None` while the process does not answer yet.
-fn running(drover: &Drover) -> Option<usize> {
+pub fn running(drover: &Drover) -> Option<usize> {
     let answer = drover.try_request("GET", "/metrics", None).ok()?;
     let metrics = answer.text();
     let line = metrics.lines().find(|line| line.starts_with("drover_tasks{state=\"running\"}"))?;

@@ -68,6 +68,11 @@ impl Drover {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The port of the API.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The folder with the configuration and the data.
     pub fn folder(&self) -> &Path {
         self.folder.path()

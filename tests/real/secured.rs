@@ -12,6 +12,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::Elasticsearch;
 use crate::harness::kafka::Kafka;
 use crate::harness::producer::{Producer, Record};
+use crate::harness::servers::{self, Servers};
 use crate::harness::wait::holds_for;
 
 mod elasticsearch;
@@ -38,6 +40,20 @@ const STOPPED: Duration = Duration::from_secs(25);
 const PARTITIONS: i32 = 2;
 /// Lines of a configuration by which a stop gives up soon on records that nobody takes.
 const STOP: &str = "supervision: {drain_timeout: 200ms}\n";
+
+/// A case, and how a failure names it.
+type Case = (&'static str, fn(&Servers));
+
+/// Runs cases beside each other, since each spends most of its time waiting. Fails when one does.
+fn at_once(cases: &[Case]) {
+    let servers = servers::together();
+    thread::scope(|scope| {
+        for (name, case) in cases {
+            let servers: &Servers = &servers;
+            thread::Builder::new().name((*name).to_owned()).spawn_scoped(scope, move || case(servers)).expect("a thread");
+        }
+    });
+}
 
 /// One topic and what was sent to it; the group, and the index, have its name.
 struct Flow<'a> {

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Flow, STOP, is_told, mends, probe, quoted, waits};
+use super::{Flow, STOP, at_once, is_told, mends, probe, quoted, waits};
 use crate::harness::drover::Drover;
 use crate::harness::elasticsearch::Elasticsearch;
 use crate::harness::pki::{CA, CLIENT, CLIENT_KEY, CLIENT_NAME, STRANGER, pki};
-use crate::harness::servers::{self, Servers};
+use crate::harness::servers::Servers;
 
 /// One for all tests in here; it ends with the test process.
 fn server() -> &'static Elasticsearch {
@@ -29,12 +29,22 @@ fn config(servers: &Servers, topic: &str, authority: &str, credentials: &str) ->
 }
 
 #[test]
-fn a_password_that_is_changed_on_the_server_waits_for_the_new_one() {
-    let servers = servers::together();
+fn elasticsearch_with_wrong_credentials_is_waited_for_and_then_has_every_record() {
+    at_once(&[
+        ("a_password_that_is_changed_on_the_server_waits_for_the_new_one", a_password_that_is_changed_on_the_server_waits_for_the_new_one),
+        ("an_api_key_that_is_taken_out_of_use_waits_for_another", an_api_key_that_is_taken_out_of_use_waits_for_another),
+        (
+            "a_certificate_without_rights_and_a_foreign_authority_wait_for_the_right_ones",
+            a_certificate_without_rights_and_a_foreign_authority_wait_for_the_right_ones,
+        ),
+    ]);
+}
+
+fn a_password_that_is_changed_on_the_server_waits_for_the_new_one(servers: &Servers) {
     let topic = "sec-password";
     let mut flow = Flow::new(&servers.kafka, topic);
     let (first, second) = ("canary-es-first-40aa", "canary-es-second-c3d8");
-    let with = |password: &str| config(&servers, topic, CA, &format!("username: {topic}, password: {password}"));
+    let with = |password: &str| config(servers, topic, CA, &format!("username: {topic}, password: {password}"));
     // The user does not exist yet.
     let mut drover = Drover::start(&with(first), &[]);
     flow.send();
@@ -52,13 +62,11 @@ fn a_password_that_is_changed_on_the_server_waits_for_the_new_one() {
     flow.ends_well(drover, server(), &[first, second, &encoded[0], &encoded[1]]);
 }
 
-#[test]
-fn an_api_key_that_is_taken_out_of_use_waits_for_another() {
-    let servers = servers::together();
+fn an_api_key_that_is_taken_out_of_use_waits_for_another(servers: &Servers) {
     let topic = "sec-api-key";
     let mut flow = Flow::new(&servers.kafka, topic);
     let ((id, first), (_, second)) = (server().make_api_key("first"), server().make_api_key("second"));
-    let with = |key: &str| config(&servers, topic, CA, &format!("api_key: \"{key}\""));
+    let with = |key: &str| config(servers, topic, CA, &format!("api_key: \"{key}\""));
     let mut drover = Drover::start(&with(&first), &[]);
     flow.flows(&mut drover);
 
@@ -71,19 +79,17 @@ fn an_api_key_that_is_taken_out_of_use_waits_for_another() {
     flow.ends_well(drover, server(), &[&first, &second, halves[0], halves[1]]);
 }
 
-#[test]
-fn a_certificate_without_rights_and_a_foreign_authority_wait_for_the_right_ones() {
-    let servers = servers::together();
+fn a_certificate_without_rights_and_a_foreign_authority_wait_for_the_right_ones(servers: &Servers) {
     let topic = "sec-certificate";
     let mut flow = Flow::new(&servers.kafka, topic);
     let identity = format!("client_cert: {}, client_key: {}", quoted(&pki().path(CLIENT)), quoted(&pki().path(CLIENT_KEY)));
-    let mut drover = Drover::start(&config(&servers, topic, STRANGER, &identity), &[]);
+    let mut drover = Drover::start(&config(servers, topic, STRANGER, &identity), &[]);
     flow.send();
     // Whoever answers there is not the sink: nothing is sent to it.
     let told = is_told(&mut drover, topic, "sink_unreachable");
     assert!(told["message"].as_str().is_some_and(|message| message.contains("certificate")), "{told}");
 
-    mends(&mut drover, &config(&servers, topic, CA, &identity), "elasticsearch");
+    mends(&mut drover, &config(servers, topic, CA, &identity), "elasticsearch");
     waits(&mut drover, topic, "credentials");
     server().map_certificate(CLIENT_NAME);
     flow.flows(&mut drover);

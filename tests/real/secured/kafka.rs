@@ -1,10 +1,10 @@
 //! Kafka that asks for a password, by SASL over TLS, or for a certificate.
 
-use super::{Flow, PARTITIONS, SOON, STOP, is_told, mends, probe, quoted, waits};
+use super::{Flow, PARTITIONS, SOON, STOP, at_once, is_told, mends, probe, quoted, waits};
 use crate::harness::drover::Drover;
 use crate::harness::kafka::PLAIN_USER;
 use crate::harness::pki::{CA, CLIENT, CLIENT_KEY, STRANGER, pki};
-use crate::harness::servers::{self, Servers};
+use crate::harness::servers::Servers;
 
 /// A configuration with this bootstrap server and these properties.
 fn config(servers: &Servers, topic: &str, bootstrap: &str, properties: &str) -> String {
@@ -23,13 +23,23 @@ fn password(mechanism: &str, user: &str, password: &str) -> String {
 }
 
 #[test]
-fn a_wrong_password_by_plain_waits_for_the_right_one_in_the_file() {
-    let servers = servers::together();
+fn kafka_with_wrong_credentials_is_waited_for_and_then_has_every_record() {
+    at_once(&[
+        ("a_wrong_password_by_plain_waits_for_the_right_one_in_the_file", a_wrong_password_by_plain_waits_for_the_right_one_in_the_file),
+        ("a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it", a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it),
+        (
+            "a_missing_certificate_and_a_foreign_authority_wait_for_the_right_ones",
+            a_missing_certificate_and_a_foreign_authority_wait_for_the_right_ones,
+        ),
+    ]);
+}
+
+fn a_wrong_password_by_plain_waits_for_the_right_one_in_the_file(servers: &Servers) {
     let topic = "sec-plain";
     let mut flow = Flow::new(&servers.kafka, topic);
     let (user, right) = PLAIN_USER;
     let wrong = "canary-kafka-wrong-91b7";
-    let with = |given: &str| config(&servers, topic, &servers.kafka.encrypted(), &password("PLAIN", user, given));
+    let with = |given: &str| config(servers, topic, &servers.kafka.encrypted(), &password("PLAIN", user, given));
     let mut drover = Drover::start(&with(right), &[]);
     flow.flows(&mut drover);
 
@@ -44,15 +54,13 @@ fn a_wrong_password_by_plain_waits_for_the_right_one_in_the_file() {
     flow.ends_well(drover, &servers.elasticsearch, &[right, wrong]);
 }
 
-#[test]
-fn a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it() {
-    let servers = servers::together();
+fn a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it(servers: &Servers) {
     let topic = "sec-scram";
     let mut flow = Flow::of_a_topic_to_come(&servers.kafka, topic);
     let secret = "canary-kafka-scram-77e0";
     // By an environment variable, as it would be in a container.
     let properties = password("SCRAM-SHA-512", topic, "\"${SEC_SCRAM_PASSWORD}\"");
-    let config = config(&servers, topic, &servers.kafka.encrypted(), &properties);
+    let config = config(servers, topic, &servers.kafka.encrypted(), &properties);
     let mut drover = Drover::start(&config, &[("SEC_SCRAM_PASSWORD", secret)]);
     waits(&mut drover, topic, "credentials");
 
@@ -70,16 +78,14 @@ fn a_user_that_scram_does_not_know_yet_waits_until_the_broker_knows_it() {
     flow.ends_well(drover, &servers.elasticsearch, &[secret]);
 }
 
-#[test]
-fn a_missing_certificate_and_a_foreign_authority_wait_for_the_right_ones() {
-    let servers = servers::together();
+fn a_missing_certificate_and_a_foreign_authority_wait_for_the_right_ones(servers: &Servers) {
     let topic = "sec-mutual";
     let mut flow = Flow::new(&servers.kafka, topic);
     let (certificate, key) = (quoted(&pki().path(CLIENT)), quoted(&pki().path(CLIENT_KEY)));
     let identity = format!(", ssl.certificate.location: {certificate}, ssl.key.location: {key}");
     let with = |authority: &str, identity: &str| {
         let properties = format!("security.protocol: ssl, ssl.ca.location: {}{identity}", quoted(&pki().path(authority)));
-        config(&servers, topic, &servers.kafka.mutual(), &properties)
+        config(servers, topic, &servers.kafka.mutual(), &properties)
     };
     let mut drover = Drover::start(&with(CA, ""), &[]);
     flow.send();

@@ -39,7 +39,7 @@ cd openapi/check
 options=()
 [ -z "${DROVER_CONTRACT_EXAMPLES:-}" ] || options+=(--max-examples "$DROVER_CONTRACT_EXAMPLES")
 # What is refused for its role reaches no handler, so a few requests of each kind say all; beside the run that may write, since they change nothing.
-refused=(--phases examples,fuzzing --max-examples 3 --checks role_is_kept,not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance)
+refused=(--phases "examples,fuzzing" --max-examples 3 --checks "role_is_kept,not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance")
 (
     requests none "${refused[@]}" >"$work/none.log" 2>&1 || { cat "$work/none.log"; exit 1; }
     requests read "${refused[@]}" --header "Authorization: Bearer $read_token" >"$work/read.log" 2>&1 || { cat "$work/read.log"; exit 1; }

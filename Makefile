@@ -43,7 +43,7 @@ test-readme: ## the sh blocks of both READMEs, against a demo
 test-web: ## the status page: pure parts, against a fixture server, and of a demo, in Chromium
 	@bash .ci/web.sh
 
-test-contract: ## the API against its document, with a demo: lint, a generated client, generated requests with tokens and without. Options: DROVER_CONTRACT_EXAMPLES=500, DROVER_CONTRACT=real for a real Kafka, Elasticsearch and etcd
+test-contract: ## the API against its document, with a demo: lint, a generated client, generated requests with tokens and without. Options: DROVER_CONTRACT_EXAMPLES=500, DROVER_CONTRACT=real for a real Kafka and a real etcd
 	@bash .ci/contract.sh
 
 test-monitoring: ## the alert rules, the dashboard, and the metrics of a demo that both name

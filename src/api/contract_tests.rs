@@ -382,7 +382,7 @@ async fn provoke_what_reads_have(contract: &mut Contract) {
         contract.ask(&state, id, with(&[("if-none-match", "*")]), "304").await;
     }
 
-    let long_ago = tokio::time::Instant::now().checked_sub(std::time::Duration::from_secs(60)).expect("a clock that ran for a while");
+    let long_ago = tokio::time::Instant::now().checked_sub(std::time::Duration::from_secs(31)).expect("a clock that ran for a while");
     let silent = ApiState { beats: vec![("status".to_owned(), watch::channel(long_ago).1)], ..state.clone() };
     contract.ask(&silent, "get_livez", Asked::default(), "503").await;
     let mut unwell = Snapshot { draining: true, ..snapshot() };

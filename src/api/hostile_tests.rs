@@ -7,11 +7,11 @@ use futures::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::ApiState;
 use super::ProblemCode::{self, *};
 use super::auth::tests::guarding;
 use super::serve::tests::{DEADLINE, against};
 use super::write_tests::{Mood, moody};
-use super::{ApiState, ProblemCode as Code};
 
 /// What a request is answered with.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ fn open_state() -> ApiState {
     let mut state = moody(Mood::Deaf);
     state.http.max_connections = 500;
     // Long enough for a machine that is busy, short enough to be waited for.
-    state.http.header_timeout = Duration::from_secs(3);
+    state.http.header_timeout = Duration::from_secs(4);
     state
 }
 
@@ -302,7 +302,7 @@ fn fault(answer: &[u8], expected: Expected) -> Option<String> {
         Bare(wanted) => status == wanted && body.is_empty(),
         Problem(code) => {
             let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-            status == code.status().as_u16() && header("content-type") == Some("application/problem+json") && problem["code"] == Code::as_str(code)
+            status == code.status().as_u16() && header("content-type") == Some("application/problem+json") && problem["code"] == code.as_str()
         }
     };
     let shown: String = text.chars().take(600).collect();
@@ -316,8 +316,8 @@ async fn check(state: ApiState, rows: Vec<Row>) {
         for some in rows.chunks(40) {
             let answers = join_all(some.iter().map(|(_, bytes, _)| exchange(address, bytes))).await;
             for ((name, _, expected), answer) in some.iter().zip(answers) {
-                let fault = answer.map_or_else(Some, |answer| fault(&answer, *expected));
-                faults.extend(fault.map(|fault| format!("{name}: {fault}")));
+                let found = answer.map_or_else(Some, |answer| fault(&answer, *expected));
+                faults.extend(found.map(|found| format!("{name}: {found}")));
             }
         }
         // It answers as before.

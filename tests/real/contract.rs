@@ -1,4 +1,5 @@
-//! The API against its document on real servers: generated requests to a drover that consumes from a real Kafka, indexes into a real Elasticsearch and keeps its topics in a real etcd.
+//! The API against its document on real servers: generated requests to a drover that consumes from a real Kafka and keeps its topics in a real etcd. What it indexes goes to files: no request reaches
+//! the sink.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,8 +7,8 @@ use std::time::Duration;
 
 use crate::harness::drover::Drover;
 use crate::harness::etcd::{Etcd, Version};
+use crate::harness::kafka::Kafka;
 use crate::harness::producer::{Producer, Record};
-use crate::harness::servers;
 use crate::harness::wait::wait_until;
 
 /// From the start to a list that is indexed, with dead letters.
@@ -25,12 +26,12 @@ fn made(name: &str, role: &str) -> (String, String) {
 #[test]
 #[ignore = "run by DROVER_CONTRACT=real make test-contract"]
 fn generated_requests_are_answered_as_declared() {
-    let servers = servers::together();
+    let kafka = Kafka::start().expect("a Kafka");
     let etcd = Etcd::start(Version::System, &[]);
     for topic in ["contract-a", "contract-b"] {
-        servers.kafka.create_topic(topic, 4);
+        kafka.create_topic(topic, 4);
     }
-    let producer = Producer::new(&servers.kafka);
+    let producer = Producer::new(&kafka);
     for number in 0..200 {
         // Every tenth is no JSON and becomes a dead letter.
         let value = if number % 10 == 0 { "{broken".to_owned() } else { format!(r#"{{"number": {number}}}"#) };
@@ -44,9 +45,8 @@ fn generated_requests_are_answered_as_declared() {
     let tokens = folder.path().join("tokens.yaml");
     std::fs::write(&tokens, format!("tokens:\n{write_line}\n{read_line}\n")).expect("a file");
     let config = format!(
-        "kafka: {{brokers: [\"{}\"], group_id: contract}}\nelasticsearch: {{urls: [\"{}\"]}}\netcd: {{endpoints: [\"{}\"]}}\ndead_letters: {{index: contract-letters}}\nauth: {{tokens_file: '{}'}}\nhttp: {{open_metrics: false}}\ntopics: [{{topic: contract-a, format: json}}]\n",
-        servers.kafka.bootstrap(),
-        servers.elasticsearch.url(),
+        "kafka: {{brokers: [\"{}\"], group_id: contract}}\nsink: {{file: out}}\netcd: {{endpoints: [\"{}\"]}}\nauth: {{tokens_file: '{}'}}\nhttp: {{open_metrics: false}}\ntopics: [{{topic: contract-a, format: json}}]\n",
+        kafka.bootstrap(),
         etcd.url(),
         tokens.display()
     );

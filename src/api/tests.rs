@@ -1,7 +1,9 @@
 //! The API through its router, over hand-made snapshots: every path, every problem it can give, hostile requests; every answer is checked against the document's schemas.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -479,15 +481,19 @@ pub(super) fn assert_declared(method: &str, template: &str, answer: &Answer) {
     }
 }
 
-/// What is wrong with a value under a schema of the document. Making a schema ready takes longer than anything else here, so each is made once.
+thread_local! {
+    /// Schemas of the document that are ready: making one so takes longer than anything else here, so each test, which has a thread of its own, does it once for each.
+    static VALIDATORS: RefCell<BTreeMap<String, Rc<jsonschema::Validator>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// What is wrong with a value under a schema of the document.
 fn violations(schema: &Value, json: &Value) -> Vec<String> {
-    static VALIDATORS: Mutex<BTreeMap<String, Arc<jsonschema::Validator>>> = Mutex::new(BTreeMap::new());
     let ready = || {
         let mut root = schema.clone();
         root["components"] = checked_in()["components"].clone();
-        Arc::new(jsonschema::draft202012::new(&root).expect("a schema"))
+        Rc::new(jsonschema::draft202012::new(&root).expect("a schema"))
     };
-    let validator = Arc::clone(VALIDATORS.lock().expect("no test panics here").entry(schema.to_string()).or_insert_with(ready));
+    let validator = VALIDATORS.with_borrow_mut(|known| Rc::clone(known.entry(schema.to_string()).or_insert_with(ready)));
     validator.iter_errors(json).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 

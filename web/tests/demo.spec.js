@@ -71,6 +71,8 @@ for (const [lang, colorScheme] of [['en', 'light'], ['en', 'dark'], ['zh-CN', 'l
     test.use({ colorScheme });
 
     test('a topic is added, paused, resumed and removed by the keyboard', async ({ page, request }) => {
+      // Two audits and some hundred keys, on a machine that may have other tests to run.
+      test.slow();
       const words = await (await request.get(new URL(`i18n/${lang}.json`, await assets(request)).href)).json();
       const t = (key, values = {}) => words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
       const name = await freeName(request, `page-test-${lang}-${colorScheme}`);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::chunk::{Chunk, ChunkBuilder, Headroom};
-use super::client::{self, Events, GroupEvent};
+use super::client::{self, ASKED_AT_ONCE, Events, GroupEvent};
 use super::ffi::{self, Batch, CommitQueue, CommitResult, Message, OwnQueue};
 use super::handle::{Command, ConsumerHandle, Intake, OpenError, RewindError, Subscription, Waker};
 use super::lookups::is_about_a_topic;
@@ -840,13 +840,12 @@ impl<'a> Session<'a> {
     }
 
     fn assign(&mut self, list: &[(String, i32)]) -> Result<(), ConsumerError> {
-        let keys: Vec<TopicPartition> = list.iter().filter_map(|(topic, partition)| self.key(topic, *partition)).collect();
+        let mut keys: Vec<TopicPartition> = list.iter().filter_map(|(topic, partition)| self.key(topic, *partition)).collect();
+        // A fetch names a topic anew wherever the next partition is another topic's, in the order in which partitions were started, and librdkafka looks each name of the answer up in a list of
+        // all topics (`rd_kafka_topic_find_by_topic_id`). The assignor deals out one partition of each topic after the other.
+        keys.sort_unstable();
         info!(partitions = keys.len(), "partitions assigned");
-        let mut query = TopicPartitionList::with_capacity(keys.len());
-        for key in &keys {
-            query.add_partition(key.topic.as_str(), key.partition);
-        }
-        let committed = self.committed(&query)?;
+        let committed = self.committed(&keys)?;
         let lows = self.offsets(&keys, Offset::Beginning)?;
         let highs = self.offsets(&keys, Offset::End)?;
         let mut assignment = TopicPartitionList::with_capacity(keys.len());
@@ -869,7 +868,7 @@ impl<'a> Session<'a> {
                 self.inner.note_lost(&key, from, to);
             }
             debug!(topic = %key.topic, partition = key.partition, offset = start.offset, committed = start.committed, "partition starts");
-            let added = assignment.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(start.offset.min(known.high)));
+            let added = assignment.add_partition(key.topic.as_str(), key.partition).set_offset(Offset::Offset(start.offset.min(known.high)));
             added.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
             let mut partition = Partition {
                 epoch: self.inner.next_epoch(),
@@ -911,9 +910,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn committed(&self, query: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, Commit>, ConsumerError> {
-        if query.count() == 0 {
-            return Ok(BTreeMap::new());
+    fn committed(&self, keys: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Commit>, ConsumerError> {
+        let mut committed = BTreeMap::new();
+        for some in keys.chunks(ASKED_AT_ONCE) {
+            committed.append(&mut self.committed_of(some)?);
+        }
+        Ok(committed)
+    }
+
+    /// The same in one question.
+    fn committed_of(&self, keys: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Commit>, ConsumerError> {
+        let mut query = TopicPartitionList::with_capacity(keys.len());
+        for key in keys {
+            query.add_partition(key.topic.as_str(), key.partition);
         }
         let answer = self
             .tries(|| self.consumer.committed_offsets(query.clone(), ASK_TIMEOUT))
@@ -933,13 +942,19 @@ impl<'a> Session<'a> {
     }
 
     fn offsets(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
-        if keys.is_empty() {
-            return Ok(BTreeMap::new());
+        let mut offsets = BTreeMap::new();
+        for some in keys.chunks(ASKED_AT_ONCE) {
+            offsets.append(&mut self.offsets_of(some, which)?);
         }
+        Ok(offsets)
+    }
+
+    /// The same in one question.
+    fn offsets_of(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, ConsumerError> {
         let ask = || {
             let mut query = TopicPartitionList::with_capacity(keys.len());
             for key in keys {
-                query.add_partition_offset(key.topic.as_str(), key.partition, which)?;
+                query.add_partition(key.topic.as_str(), key.partition).set_offset(which)?;
             }
             self.consumer.offsets_for_times(query, ASK_TIMEOUT)
         };

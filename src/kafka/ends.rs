@@ -1,4 +1,4 @@
-//! The ends of the assigned partitions, asked for in one question every few seconds: what lag is measured against, and whether Kafka answers at all.
+//! The ends of the assigned partitions, asked for every few seconds: what lag is measured against, and whether Kafka answers at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

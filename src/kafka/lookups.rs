@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use sha2::{Digest as _, Sha256};
 
-use super::client;
+use super::client::{self, ASKED_AT_ONCE};
 use super::ffi::{self, Description};
 use super::start::{self, Known};
 use crate::config::KafkaConfig;
@@ -200,7 +200,7 @@ impl Lookups {
         .await
     }
 
-    /// The end of each of these partitions, in one question. Partitions without an answer are left out.
+    /// The end of each of these partitions. Partitions without an answer are left out.
     pub async fn ends(&self, keys: Vec<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
         let this = self.clone();
         blocking("the look-up of log ends", move || this.list(&keys, Offset::End)).await
@@ -311,10 +311,19 @@ impl Lookups {
         }
     }
 
-    /// Offsets of these partitions. One topic that is gone fails the whole question, so it is then asked topic by topic.
+    /// Offsets of these partitions.
     fn list(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
-        let what = "the look-up of offsets";
         self.serve();
+        let mut found = BTreeMap::new();
+        for some in keys.chunks(ASKED_AT_ONCE) {
+            found.append(&mut self.list_some(some, which)?);
+        }
+        Ok(found)
+    }
+
+    /// The same in one question. One topic that is gone fails all of it, so it is then asked topic by topic.
+    fn list_some(&self, keys: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LookupError> {
+        let what = "the look-up of offsets";
         match self.ask(keys, which) {
             Ok(found) => Ok(found),
             Err(error) if is_about_a_topic(&error) => {
@@ -339,7 +348,7 @@ impl Lookups {
         }
         let mut query = TopicPartitionList::with_capacity(keys.len());
         for key in keys {
-            query.add_partition_offset(key.topic.as_str(), key.partition, which)?;
+            query.add_partition(key.topic.as_str(), key.partition).set_offset(which)?;
         }
         let answer = self.client.offsets_for_times(query, TIMEOUT)?;
         for element in answer.elements() {

@@ -89,7 +89,7 @@ impl Session<'_> {
         let mut list = TopicPartitionList::with_capacity(targets.len());
         let mut leader_epochs = Vec::with_capacity(targets.len());
         for (key, offset) in targets {
-            let added = list.add_partition_offset(key.topic.as_str(), key.partition, Offset::Offset(*offset));
+            let added = list.add_partition(key.topic.as_str(), key.partition).set_offset(Offset::Offset(*offset));
             added.map_err(|source| ConsumerError::Call { what: "name an offset", source })?;
             leader_epochs.push(self.partitions.get(*key).map_or(NO_LEADER_EPOCH, |partition| partition.leader_epochs.below(*offset)));
         }

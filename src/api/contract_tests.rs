@@ -405,6 +405,7 @@ async fn provoke_what_reads_have(contract: &mut Contract) {
 
 async fn provoke_what_dead_letters_have(contract: &mut Contract) {
     let Well { state, orders, _snapshots } = well(Mood::Deaf);
+    contract.ask(&state, "redrive_dead_letters", at("/api/v1/dead-letters/redrive?dry_run=true"), "200").await;
     contract.ask(&state, "redrive_dead_letter", at("/api/v1/dead-letters/filed:0:9/redrive"), "payload-gone").await;
     contract.ask(&state, "redrive_dead_letter", at("/api/v1/dead-letters/gone:0:1/redrive"), "topic-not-managed").await;
     contract.ask(&state, "redrive_dead_letters", at("/api/v1/dead-letters/redrive?topic=gone"), "topic-not-managed").await;

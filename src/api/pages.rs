@@ -2,11 +2,11 @@
 //!
 //! Guarantees that a tag names one content: it is made of the query and of the versions of the rows that the page shows ([`crate::status::versions`]), so that a page which looks different has
 //! another tag, one that looks the same keeps it from snapshot to snapshot, and nothing needs to be written to know either; that a page is written once, however many ask for it; that what is kept is bounded. Owns
-//! nothing but these pages: each can be written again.
+//! nothing but these pages: each can be written again, and one that two requests write at once is kept twice until it is old. No request waits for another.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
@@ -39,9 +39,9 @@ pub(super) fn tag(instance: &str, snapshot: &Snapshot, uri: &Uri, form: Form, ve
 
 /// The pages that were written last, by their tags.
 #[derive(Debug, Default)]
-pub struct Pages(Mutex<Kept>);
+pub struct Pages(ArcSwap<Kept>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Kept {
     /// Oldest first.
     pages: VecDeque<(String, Bytes)>,
@@ -70,17 +70,12 @@ impl Pages {
     }
 
     fn find_or_write(&self, tag: &str, write: impl FnOnce() -> Result<Vec<u8>, ApiError>) -> Result<Bytes, ApiError> {
-        if let Some(page) = self.with(|kept| kept.find(tag)) {
+        if let Some(page) = self.0.load().find(tag) {
             return Ok(page);
         }
-        // Outside the lock: whoever asks for another page does not wait for this one.
         let page = Bytes::from(write()?);
-        self.with(|kept| kept.keep(tag, page.clone()));
+        self.0.rcu(|kept| kept.with(tag, page.clone()));
         Ok(page)
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -89,13 +84,16 @@ impl Kept {
         self.pages.iter().rev().find(|(known, _)| known == tag).map(|(_, page)| page.clone())
     }
 
-    fn keep(&mut self, tag: &str, page: Bytes) {
-        self.bytes += page.len();
-        self.pages.push_back((tag.to_owned(), page));
-        while self.bytes > KEPT_BYTES || self.pages.len() > KEPT_PAGES {
-            let Some((_, oldest)) = self.pages.pop_front() else { return };
-            self.bytes -= oldest.len();
+    /// With this page as the newest, and as many of the others as are kept beside it.
+    fn with(&self, tag: &str, page: Bytes) -> Self {
+        let mut kept = self.clone();
+        kept.bytes += page.len();
+        kept.pages.push_back((tag.to_owned(), page));
+        while kept.bytes > KEPT_BYTES || kept.pages.len() > KEPT_PAGES {
+            let Some((_, oldest)) = kept.pages.pop_front() else { break };
+            kept.bytes -= oldest.len();
         }
+        kept
     }
 }
 
@@ -117,6 +115,11 @@ mod tests {
         assert_eq!(written, 1);
     }
 
+    fn held(pages: &Pages) -> (usize, usize) {
+        let kept = pages.0.load();
+        (kept.pages.len(), kept.bytes)
+    }
+
     #[test]
     fn what_is_kept_stays_small() {
         let pages = Pages::default();
@@ -124,12 +127,12 @@ mod tests {
         for tag in 0..2 * KEPT_PAGES {
             write(tag, 1);
         }
-        assert_eq!(pages.with(|kept| (kept.pages.len(), kept.bytes)), (KEPT_PAGES, KEPT_PAGES));
+        assert_eq!(held(&pages), (KEPT_PAGES, KEPT_PAGES));
         for tag in 1000..1020 {
             assert_eq!(write(tag, 1 << 20), 1 << 20);
         }
-        assert_eq!(pages.with(|kept| (kept.pages.len(), kept.bytes)), (8, KEPT_BYTES));
+        assert_eq!(held(&pages), (8, KEPT_BYTES));
         assert_eq!(write(5000, KEPT_BYTES + 1), KEPT_BYTES + 1, "a page that is too long to be kept is still an answer");
-        assert_eq!(pages.with(|kept| (kept.pages.len(), kept.bytes)), (0, 0));
+        assert_eq!(held(&pages), (0, 0));
     }
 }

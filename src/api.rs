@@ -29,6 +29,7 @@
 //! | the stream of changes | `stream` |
 //! | connections and their limits | `serve` |
 //! | the certificate, read again | `tls` |
+//! | how tokens and certificate are read again | `reread` |
 
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ mod pause;
 mod precondition;
 mod probes;
 mod problem;
+mod reread;
 mod revert;
 mod rewind;
 mod series;
@@ -99,15 +101,16 @@ mod tests;
 #[cfg(test)]
 mod write_tests;
 
-pub use auth::{TokensFile, TokensView};
+pub use auth::{TokensView, tokens_file};
 pub use document::{document, document_text};
 pub use health::{Check, HealthReport};
 pub use log_level::LogLevel;
 pub use pages::Pages;
 pub use problem::{FieldError, Problem, ProblemCode};
+pub use reread::Reread;
 pub use serve::serve;
 pub use stream::StreamLog;
-pub use tls::{TlsFiles, TlsView};
+pub use tls::{TlsView, tls_files};
 
 /// What the API may ask the supervisor for.
 pub trait Actions: Send + Sync + 'static {

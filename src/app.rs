@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::{ApiState, LogLevel, StaticInfo, TlsFiles, TokensFile};
+use crate::api::{self, ApiState, LogLevel, StaticInfo};
 use crate::causes::chain;
 use crate::config::check::Unreachable;
 use crate::config::{Config, KafkaConfig, Loaded, Secret};
@@ -296,9 +296,9 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     let config = &loaded.config;
     let now = Timestamp::now();
     // The first thing, so that a start which is refused leaves nothing behind.
-    let tokens = config.tokens_file.clone().map(|path| TokensFile::open(path, options.variables.clone())).transpose().map_err(StartError::Tokens)?;
+    let tokens = config.tokens_file.clone().map(|path| api::tokens_file(path, options.variables.clone())).transpose().map_err(StartError::Tokens)?;
     let (tokens_file, token_views) = tokens.unzip();
-    let tls = config.tls.clone().map(TlsFiles::open).transpose().map_err(|error| StartError::Setup { part: "tls", source: error.into() })?;
+    let tls = config.tls.clone().map(api::tls_files).transpose().map_err(|error| StartError::Setup { part: "tls", source: error.into() })?;
     let (tls_files, tls_views) = tls.unzip();
     let (file, file_views) = FileSource::new(options.config_path.clone(), options.variables.clone(), loaded, now);
     let Stores { topics: store, keys, etcd, dead_letters, letters_in_sink, ledger } = Stores::open(config, file_views.clone())?;

@@ -7,21 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, header};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::problem::ApiError;
+use super::reread::{Reading, Reread, View};
 use super::{ProblemCode, guard, text};
 use crate::causes::chain;
 use crate::config::tokens::{self, Holder, LoadedTokens, Role, Tokens};
 use crate::config::{self, HttpConfig, LoadError};
 
-/// How often the file's content is compared.
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Files and texts that are the same for everybody: what a browser needs to ask for a token, and the document of the API.
 const PUBLIC_PATHS: [&str; 2] = ["/", "/openapi.json"];
 const PUBLIC_FOLDER: &str = "/assets/";
@@ -93,7 +89,7 @@ fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, &'static str> {
 /// Ends when the holder's token is not in force any more; never where there are no tokens.
 pub(super) async fn revoked(tokens: &mut Option<watch::Receiver<TokensView>>, caller: Option<&Caller>) {
     if let (Some(views), Some(Caller(holder))) = (tokens, caller)
-        && views.wait_for(|view| !view.tokens.has(holder)).await.is_ok()
+        && views.wait_for(|view| !view.value.has(holder)).await.is_ok()
     {
         return;
     }
@@ -101,39 +97,22 @@ pub(super) async fn revoked(tokens: &mut Option<watch::Receiver<TokensView>>, ca
     std::future::pending().await
 }
 
-/// The tokens in force, and how reading their file goes.
-#[derive(Debug, Clone)]
-pub struct TokensView {
-    /// The tokens as read last.
-    pub tokens: Arc<Tokens>,
-    /// Why the file cannot be used now; the tokens are those of before. For people.
-    pub error: Option<String>,
-    content_hash: String,
+/// The tokens in force.
+pub type TokensView = View<Tokens>;
+
+/// Reads the file of tokens for the first time. What `variables` name wins over the process's environment. The error says why it cannot be used, for people.
+pub fn tokens_file(path: PathBuf, variables: BTreeMap<String, String>) -> Result<(Reread<Tokens>, watch::Receiver<TokensView>), String> {
+    let named = path.display().to_string();
+    let read = move || tokens::load(&path, &config::environment(&variables)).map(reading).map_err(|error| told(&error));
+    let first = read()?;
+    if first.value.is_empty() {
+        tracing::warn!(path = named, "the file of tokens has none: nobody gets in");
+    }
+    Ok(Reread::after(first, "the file of tokens", read))
 }
 
-impl TokensView {
-    fn new(loaded: LoadedTokens) -> Self {
-        Self { tokens: Arc::new(loaded.tokens), error: None, content_hash: loaded.content_hash }
-    }
-
-    /// Takes the result of one reading; whether anything is different. Pure.
-    fn apply(&mut self, result: Result<LoadedTokens, LoadError>) -> bool {
-        match result {
-            Ok(loaded) => {
-                let is_same = loaded.content_hash == self.content_hash && self.error.is_none();
-                if !is_same {
-                    *self = Self::new(loaded);
-                }
-                !is_same
-            }
-            Err(error) => {
-                let told = Some(told(&error));
-                let is_same = self.error == told;
-                self.error = told;
-                !is_same
-            }
-        }
-    }
+fn reading(loaded: LoadedTokens) -> Reading<Tokens> {
+    Reading { value: loaded.tokens, content_hash: loaded.content_hash }
 }
 
 /// The first problem with its place, and how many more there are.
@@ -143,50 +122,6 @@ fn told(error: &LoadError) -> String {
     let more = problems.len().saturating_sub(1);
     let tail = if more == 0 { String::new() } else { format!(" (and {more} more; see `drover check-config`)") };
     format!("{}, line {}: {}{separator}{}{tail}", path.display(), first.line, first.path, first.detail)
-}
-
-/// Watches the file of tokens: a hash of its content decides whether it is new, whichever way it was changed.
-#[derive(Debug)]
-pub struct TokensFile {
-    path: PathBuf,
-    variables: BTreeMap<String, String>,
-    out: watch::Sender<TokensView>,
-}
-
-impl TokensFile {
-    /// Reads the file for the first time. What `variables` name wins over the process's environment. The error says why it cannot be used, for people.
-    pub fn open(path: PathBuf, variables: BTreeMap<String, String>) -> Result<(Self, watch::Receiver<TokensView>), String> {
-        let loaded = tokens::load(&path, &config::environment(&variables)).map_err(|error| told(&error))?;
-        if loaded.tokens.is_empty() {
-            tracing::warn!(path = %path.display(), "the file of tokens has none: nobody gets in");
-        }
-        let (out, views) = watch::channel(TokensView::new(loaded));
-        Ok((Self { path, variables, out }, views))
-    }
-
-    /// Reads the file again and again until cancelled.
-    pub async fn run(&self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(POLL_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                _ = ticks.tick() => self.read_again(),
-            }
-        }
-    }
-
-    fn read_again(&self) {
-        let result = tokens::load(&self.path, &config::environment(&self.variables));
-        if !self.out.send_if_modified(|view| view.apply(result)) {
-            return;
-        }
-        let view = self.out.borrow();
-        // Trouble is one of the instance's warnings, and told with them.
-        if view.error.is_none() {
-            tracing::info!(tokens = view.tokens.len(), "the file of tokens is read again");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) fn is_open_path(path: &str) -> bool {
 
 /// Lets a request through or answers for it.
 pub(super) async fn check(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    let tokens = state.tokens.as_ref().map(|views| views.borrow().tokens.clone());
+    let tokens = state.tokens.as_ref().map(|views| views.borrow().value.clone());
     let caller = tokens.as_ref().and_then(|tokens| auth::caller(request.headers(), tokens));
     let mut response = match refusal(&request, &state, caller.as_ref()) {
         None => {

@@ -88,7 +88,7 @@ pub async fn serve(listener: std::net::TcpListener, state: ApiState, cancel: Can
                         silent.close_longest();
                     }
                     // The certificate that is in force now.
-                    let acceptor = tls.as_ref().map(|views| TlsAcceptor::from(views.borrow().server.clone()));
+                    let acceptor = tls.as_ref().map(|views| TlsAcceptor::from(views.borrow().value.clone()));
                     connections.push(connection(stream, peer, acceptor, router.clone(), header_timeout, silent.enter(), cancel.clone()));
                 }
                 Err(error) if is_the_clients(&error) => {}

@@ -1,92 +1,32 @@
 //! The certificate and the key of the API, read again while drover runs.
 //!
 //! Guarantees that a connection is greeted with the pair that was read last and could be used; that a pair which is broken, gone or does not belong together changes nothing, and the instance's warnings say so; that
-//! connections which are open stay as they are. Owns nothing of the files' form: that is [`crate::config::tls`]'s.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! connections which are open stay as they are. Owns nothing of the files' form, which is [`crate::config::tls`]'s, nor of the reading, which is [`super::reread`]'s.
 
 use rustls::ServerConfig;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use super::reread::{Reading, Reread, View};
 use crate::config::TlsConfig;
 use crate::config::tls::{self, LoadedTls, TlsError};
 
-/// How often the files' content is compared.
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// What greets a new connection.
+pub type TlsView = View<ServerConfig>;
 
-/// The pair in force, and how reading its files goes.
-#[derive(Debug, Clone)]
-pub struct TlsView {
-    /// What greets a new connection.
-    pub server: Arc<ServerConfig>,
-    /// Why the files cannot be used now; the pair is that of before. For people.
-    pub error: Option<String>,
-    content_hash: String,
+/// Reads both files for the first time.
+pub fn tls_files(config: TlsConfig) -> Result<(Reread<ServerConfig>, watch::Receiver<TlsView>), TlsError> {
+    let first = reading(tls::load(&config)?);
+    Ok(Reread::after(first, "the certificate and its key", move || tls::load(&config).map(reading).map_err(|error| error.to_string())))
 }
 
-impl TlsView {
-    fn new(loaded: LoadedTls) -> Self {
-        Self { server: Arc::new(loaded.server), error: None, content_hash: loaded.content_hash }
-    }
-
-    /// Takes the result of one reading; whether anything is different.
-    fn apply(&mut self, result: Result<LoadedTls, TlsError>) -> bool {
-        match result {
-            Ok(loaded) if loaded.content_hash == self.content_hash => self.error.take().is_some(),
-            Ok(loaded) => {
-                *self = Self::new(loaded);
-                true
-            }
-            Err(error) => {
-                let told = Some(error.to_string());
-                let is_same = self.error == told;
-                self.error = told;
-                !is_same
-            }
-        }
-    }
-}
-
-/// Watches the two files: a hash of their content decides whether they are new, whichever way they were changed.
-#[derive(Debug)]
-pub struct TlsFiles {
-    config: TlsConfig,
-    out: watch::Sender<TlsView>,
-}
-
-impl TlsFiles {
-    /// Reads the files for the first time.
-    pub fn open(config: TlsConfig) -> Result<(Self, watch::Receiver<TlsView>), TlsError> {
-        let (out, views) = watch::channel(TlsView::new(tls::load(&config)?));
-        Ok((Self { config, out }, views))
-    }
-
-    /// Reads the files again and again until cancelled.
-    pub async fn run(&self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(POLL_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                _ = ticks.tick() => self.read_again(),
-            }
-        }
-    }
-
-    fn read_again(&self) {
-        let result = tls::load(&self.config);
-        let is_different = self.out.send_if_modified(|view| view.apply(result));
-        // Trouble is one of the instance's warnings, and told with them.
-        if is_different && self.out.borrow().error.is_none() {
-            tracing::info!(cert_file = %self.config.cert_file.display(), "the certificate and its key are read again");
-        }
-    }
+fn reading(loaded: LoadedTls) -> Reading<ServerConfig> {
+    Reading { value: loaded.server, content_hash: loaded.content_hash }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     const CERTIFICATE: &str = include_str!("../../tests/it/golden/tls/cert.pem");
@@ -103,9 +43,9 @@ mod tests {
             std::fs::write(&config.key_file, key).expect("a file");
         };
         write(CERTIFICATE, KEY);
-        let (files, views) = TlsFiles::open(config.clone()).expect("a pair");
-        let first = views.borrow().server.clone();
-        let is_first = || Arc::ptr_eq(&first, &views.borrow().server);
+        let (files, views) = tls_files(config.clone()).expect("a pair");
+        let first = views.borrow().value.clone();
+        let is_first = || Arc::ptr_eq(&first, &views.borrow().value);
         let error = || views.borrow().error.clone().unwrap_or_default();
         files.read_again();
         assert!(is_first() && error().is_empty());

@@ -1,7 +1,7 @@
 //! The certificate and the key of the API's TLS, from their files to what a server needs.
 //!
 //! Guarantees TLS 1.2 or 1.3 with rustls' own choice of suites, HTTP/1.1 as the only protocol, and that the key belongs to the certificate. Nothing of a key is ever in an error. Client certificates are not asked for: who
-//! asks is told by tokens. Does not look at the files again: that is [`crate::api::TlsFiles`]'s.
+//! asks is told by tokens. Does not look at the files again: that is [`crate::api::tls_files`]'s.
 
 use std::path::Path;
 use std::sync::Arc;

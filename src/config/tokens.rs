@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every problem of the file is reported at once, with its place and remedy and without the value, which may be a token that was written where its hash belongs; a token has
 //! one name, one role and one hash, and none of the names or hashes is given twice; comparing takes as long for a token that is known as for one that is not.
-//! Owns the form of a token. Does not look at the file again: that is [`crate::api::TokensFile`]'s.
+//! Owns the form of a token. Does not look at the file again: that is [`crate::api::tokens_file`]'s.
 
 use std::fmt;
 use std::path::Path;

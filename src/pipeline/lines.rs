@@ -120,7 +120,7 @@ mod tests {
         assert!((7..7 + values.len() as i64).all(|offset| offsets.contains(&offset)), "not told of each record");
         let again = of_chunk(&mut chunk, &mut formatter, &buffers, |_| {});
         assert_eq!((&again.body, &again.ends, &again.others.numbers), (&first.body, &first.ends, &first.others.numbers));
-        (first, chunk.is_shared())
+        (first, chunk.slots().is_none())
     }
 
     #[test]

@@ -1,9 +1,14 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::Response;
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::super::reread::POLL_INTERVAL;
 use super::*;
 use crate::api::tests::{Answer, assert_declared, assert_problem, snapshot, state};
 use crate::api::{ApiState, document, router};
@@ -21,7 +26,7 @@ fn both() -> String {
 
 fn view(text: &str) -> TokensView {
     let tokens = tokens::parse(text.as_bytes(), std::path::Path::new("."), &|_| None).expect("legal");
-    TokensView::new(LoadedTokens { tokens, content_hash: tokens::hash(text.as_bytes()) })
+    TokensView::new(Reading { value: tokens, content_hash: tokens::hash(text.as_bytes()) })
 }
 
 fn guarded() -> ApiState {
@@ -231,8 +236,8 @@ fn a_file_that_breaks_or_goes_while_it_runs_changes_nothing_and_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("tokens.yaml");
     std::fs::write(&path, both()).expect("a file");
-    let (file, views) = TokensFile::open(path.clone(), BTreeMap::new()).expect("tokens");
-    let known = || views.borrow().tokens.holder(READER.as_bytes()).is_some();
+    let (file, views) = tokens_file(path.clone(), BTreeMap::new()).expect("tokens");
+    let known = || views.borrow().value.holder(READER.as_bytes()).is_some();
     let error = || views.borrow().error.clone();
     file.read_again();
     assert!(known() && error().is_none());
@@ -264,12 +269,12 @@ async fn a_changed_file_is_in_force_within_seconds() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("tokens.yaml");
     std::fs::write(&path, both()).expect("a file");
-    let (file, mut views) = TokensFile::open(path.clone(), BTreeMap::new()).expect("tokens");
+    let (file, mut views) = tokens_file(path.clone(), BTreeMap::new()).expect("tokens");
     let cancel = CancellationToken::new();
     let change = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         std::fs::write(&path, "tokens: []").expect("a file");
-        let gone = views.wait_for(|view| view.tokens.is_empty());
+        let gone = views.wait_for(|view| view.value.is_empty());
         tokio::time::timeout(POLL_INTERVAL * 2, gone).await.expect("in time").expect("watched");
         cancel.cancel();
     };
@@ -280,10 +285,10 @@ async fn a_changed_file_is_in_force_within_seconds() {
 fn a_missing_or_broken_file_refuses_the_start_with_its_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("tokens.yaml");
-    let error = TokensFile::open(path.clone(), BTreeMap::new()).expect_err("missing");
+    let error = tokens_file(path.clone(), BTreeMap::new()).map(drop).expect_err("missing");
     assert!(error.contains("tokens.yaml") && error.contains("No such file"), "{error}");
     std::fs::write(&path, "tokens:\n  - {name: a}\n").expect("a file");
-    let error = TokensFile::open(path, BTreeMap::new()).expect_err("broken");
+    let error = tokens_file(path, BTreeMap::new()).map(drop).expect_err("broken");
     assert!(error.contains("line 2: tokens[0].role: this is missing (and 1 more"), "{error}");
 }
 
@@ -317,7 +322,7 @@ proptest! {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, value);
         let view = view(&both());
-        let caller = caller(&headers, &view.tokens);
+        let caller = caller(&headers, &view.value);
         prop_assert!(caller.is_none());
         prop_assert!(refusal(Some(Role::Read), caller.as_ref(), &headers).is_some());
         prop_assert!(refusal(None, caller.as_ref(), &headers).is_none());

@@ -78,6 +78,7 @@ mod pause;
 mod precondition;
 mod probes;
 mod problem;
+mod refusals;
 mod reread;
 mod revert;
 mod rewind;

@@ -50,7 +50,7 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
     let response = next.run(request).instrument(span).await;
     let actor = response.extensions().get::<Caller>().map(|Caller(holder)| text::bounded(&holder.name, 100));
     let actor = actor.as_deref().unwrap_or("-");
-    let mut response = problem::finish(response, &request_id);
+    let mut response = complete(response, &request_id);
 
     let status = response.status().as_u16();
     let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -65,16 +65,22 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
         tracing::info!(request_id, actor, peer, method = shown_method, path = shown_path, status, milliseconds, "request answered");
     }
 
+    if method == Method::HEAD {
+        // Problems are rendered outside the router, which empties only its own answers to HEAD.
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// The answer as it goes out: an error is a problem, and the headers are there that every answer has.
+pub(super) fn complete(response: Response, request_id: &str) -> Response {
+    let mut response = problem::finish(response, request_id);
     let headers = response.headers_mut();
     for (name, value) in DEFAULT_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, value);
-    }
-    if method == Method::HEAD {
-        // Problems are rendered outside the router, which empties only its own answers to HEAD.
-        *response.body_mut() = Body::empty();
     }
     response
 }
@@ -84,8 +90,12 @@ fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     match given {
         Some(id) if is_harmless(id) => id.to_owned(),
-        _ => format!("{:032x}", rand::random::<u128>()),
+        _ => new_request_id(),
     }
+}
+
+pub(super) fn new_request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 fn is_harmless(id: &str) -> bool {

@@ -53,6 +53,8 @@ pub enum ProblemCode {
     ValidationFailed,
     /// Too many requests.
     RateLimited,
+    /// The request's head is longer than allowed, or has too many headers.
+    RequestHeaderFieldsTooLarge,
     /// A defect of drover.
     Internal,
     /// The store does not answer.
@@ -71,7 +73,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -87,6 +89,7 @@ impl ProblemCode {
         Self::MisdirectedRequest,
         Self::ValidationFailed,
         Self::RateLimited,
+        Self::RequestHeaderFieldsTooLarge,
         Self::Internal,
         Self::StoreUnavailable,
         Self::StoreStale,
@@ -112,6 +115,7 @@ impl ProblemCode {
             Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::ValidationFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RequestHeaderFieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StoreUnavailable | Self::StoreStale | Self::KafkaUnavailable | Self::InstanceUnreachable | Self::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -138,6 +142,7 @@ impl ProblemCode {
             Self::MisdirectedRequest => "misdirected-request",
             Self::ValidationFailed => "validation-failed",
             Self::RateLimited => "rate-limited",
+            Self::RequestHeaderFieldsTooLarge => "request-header-fields-too-large",
             Self::Internal => "internal",
             Self::StoreUnavailable => "store-unavailable",
             Self::StoreStale => "store-stale",
@@ -166,6 +171,7 @@ impl ProblemCode {
             Self::MisdirectedRequest => "This host is not served here",
             Self::ValidationFailed => "The request says something illegal",
             Self::RateLimited => "Too many requests",
+            Self::RequestHeaderFieldsTooLarge => "The request's head is too large",
             Self::Internal => "drover failed",
             Self::StoreUnavailable => "The store does not answer",
             Self::StoreStale => "The store waits for a confirmation",
@@ -190,6 +196,7 @@ impl ProblemCode {
             StatusCode::MISDIRECTED_REQUEST => Self::MisdirectedRequest,
             StatusCode::UNPROCESSABLE_ENTITY => Self::ValidationFailed,
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::RequestHeaderFieldsTooLarge,
             client if client.is_client_error() => Self::InvalidRequest,
             _ => Self::Internal,
         }

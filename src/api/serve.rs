@@ -2,7 +2,7 @@
 //!
 //! Guarantees: at most `max_connections` at once and one that is being closed, the rest waits in the system's backlog; at the limit a new connection takes the place of the one
 //! that has been open longest without a request, so that silent clients do not keep probes waiting, and with a request on every connection it waits; a TLS handshake, a request's head, and the pause between two requests, last at most `header_timeout`;
-//! a client that does not read its answer for [`WRITE_TIMEOUT`] is cut off; heads are bounded, and what hyper refuses there (400, 431) has no body because no request exists yet; a connection that is over is closed once the client has closed it, or after [`LINGER`], so that no answer is
+//! a client that does not read its answer for [`WRITE_TIMEOUT`] is cut off; heads are bounded, and what is refused there (400, 431) is a problem as any other, see `refusals`; a connection that is over is closed once the client has closed it, or after [`LINGER`], so that no answer is
 //! lost. Cancelled,
 //! it stops accepting, lets answers that are under way finish for at most [`GRACE`] and returns; silent clients are not waited for.
 //!
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -28,7 +29,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
@@ -36,8 +37,9 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::ApiState;
+use super::refusals::Holding;
 use super::stream::Closing;
+use super::{ApiState, refusals};
 
 /// How long answers that are under way may take once the API stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -47,10 +49,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that such a client may still send.
 const MOST_LINGERED: usize = 4 << 20;
-/// What a client gets that speaks HTTP/2 without having asked whether we do.
-const NOT_HTTP1: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// Bytes of a request's head; far above what browsers send.
-const MAX_HEAD_BYTES: usize = 32 << 10;
+pub(super) const MAX_HEAD_BYTES: usize = 32 << 10;
 /// The pause after an error of the listener itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// How often such an error is told in the log at most.
@@ -197,7 +197,7 @@ async fn connection(
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD_BYTES).half_close(false);
-    let mut connection = builder.serve_connection(TokioIo::new(WriteDeadline::new(stream, WRITE_TIMEOUT)), service);
+    let mut connection = builder.serve_connection(TokioIo::new(Holding::new(WriteDeadline::new(stream, WRITE_TIMEOUT))), service);
     let outcome = tokio::select! {
         outcome = &mut connection => Some(outcome),
         () = cancel.cancelled() => {
@@ -219,9 +219,14 @@ async fn connection(
     let is_answered = outcome.is_some_and(|outcome| outcome.map_or_else(|error| error.is_parse(), |()| true));
     if is_answered {
         let farewell = async {
-            let mut stream = connection.into_parts().io.into_inner();
-            // The one head that hyper refuses without a word.
-            if !is_http2 || (stream.write_all(NOT_HTTP1).await.is_ok() && stream.shutdown().await.is_ok()) {
+            let (mut stream, held) = connection.into_parts().io.into_inner().into_parts();
+            // A client that speaks HTTP/2 without having asked whether we do is the one that hyper refuses without a word.
+            let refused = held.or(is_http2.then_some(StatusCode::BAD_REQUEST));
+            let is_told = match refused {
+                Some(status) => refusals::answer(&mut stream, status).await.is_ok(),
+                None => true,
+            };
+            if is_told {
                 linger(stream).await;
             }
         };
@@ -316,6 +321,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
     use crate::api::tests::state;
 

@@ -36,6 +36,7 @@ use crate::supervisor::{NoLedger, Settings, Supervisor, SupervisorHandle, TaskEr
 use crate::topic::TopicName;
 
 mod actions;
+mod api_thread;
 mod components;
 mod observe;
 mod outlook;
@@ -156,7 +157,7 @@ impl StartError {
     }
 }
 
-/// Enough threads for bulk requests and the API beside librdkafka's own; more cores do not help a stream that one consumer thread reads.
+/// Enough threads for tasks and bulk requests beside librdkafka's own; more cores do not help a stream that one consumer thread reads.
 pub fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
@@ -451,7 +452,7 @@ fn start(loaded: &Loaded, options: &Options, listener: std::net::TcpListener) ->
     );
     parts.serve(Component::Api, (listener, state), |api, cancel| async move {
         let listener = api.0.try_clone().map_err(|error| TaskError::caused("the listener cannot be shared", error))?;
-        crate::api::serve(listener, api.1.clone(), cancel).await.map_err(|error| TaskError::caused("the server ended", error))
+        api_thread::serve(listener, api.1.clone(), cancel).await.map_err(|error| TaskError::caused("the server ended", error))
     });
     let observer_slot: Arc<std::sync::OnceLock<observe::Observer>> = Arc::default();
     parts.serve(Component::Status, observer_slot.clone(), |observer, cancel| async move {

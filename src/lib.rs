@@ -39,6 +39,7 @@
 //! | what must never happen, looked for while it works | [`invariants`] |
 //! | an error with its causes on one line | [`causes`] |
 //! | the memory budget, and buffers that are used again | [`memory`] |
+//! | a part's life on a thread of its own: the consumer, the API | `own_thread` |
 //! | mistakes on purpose, by which the fault matrix proves its checker | `mutants` |
 //! | the database file under the embedded store, the local dead letters and the restart ledger | `embedded` |
 //! | the HTTP API, its problems and its OpenAPI document | [`api`] |
@@ -68,6 +69,7 @@ pub mod invariants;
 pub mod kafka;
 pub mod memory;
 mod mutants;
+mod own_thread;
 pub mod pipeline;
 pub mod reconcile;
 pub mod sink;

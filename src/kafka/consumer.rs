@@ -5,7 +5,6 @@
 //! alone is paused, which throws its prefetch away; therefore only after [`BLOCKED_ALONE`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use jiff::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -29,6 +28,7 @@ use crate::config::KafkaConfig;
 use crate::invariants::{Invariant, SelfChecks};
 use crate::memory::{Budget, Buffers};
 use crate::mutants;
+use crate::own_thread;
 use crate::status::{LostRange, Reason, ReasonCode};
 use crate::topic::{TopicName, TopicPartition};
 
@@ -109,8 +109,8 @@ pub enum ConsumerError {
         source: KafkaError,
     },
     /// The thread could not be started or vanished.
-    #[error("the consumer thread is gone")]
-    Thread,
+    #[error("the consumer has no thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The consumer: settings and ends of channels that outlive each of its lives.
@@ -169,21 +169,7 @@ impl Consumer {
     /// One life: joins the group and consumes until cancelled, then commits and leaves. A panic of the thread is a panic of this future.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), ConsumerError> {
         let inner = self.inner.clone();
-        let (done, finished) = oneshot::channel();
-        let stop = cancel.child_token();
-        // Also when this future is dropped the thread has to end.
-        let _stop_on_drop = stop.clone().drop_guard();
-        let body = move || {
-            let result = std::panic::catch_unwind(AssertUnwindSafe(|| inner.live(&stop)));
-            // Nobody waits for the result when the future was dropped.
-            let _ = done.send(result);
-        };
-        std::thread::Builder::new().name("drover-consumer".to_owned()).spawn(body).map_err(|_| ConsumerError::Thread)?;
-        match finished.await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ConsumerError::Thread),
-        }
+        own_thread::live("drover-consumer", &cancel, move |stop| inner.live(&stop)).await.map_err(ConsumerError::Thread)?
     }
 }
 

@@ -30,14 +30,21 @@ struct Demo {
 impl Demo {
     /// Starts a demo in `folder` and waits until it is ready.
     fn start(folder: RunFolder, options: &[&str]) -> Self {
+        let mut demo = Self::launch(folder, options, |_| ());
+        demo.wait_until("the demo is ready", |demo| demo.ask("GET", "/readyz", None).filter(|answer| answer.status == 200).map(drop));
+        demo
+    }
+
+    /// Starts a demo in `folder` and waits for nothing.
+    fn launch(folder: RunFolder, options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let port = free_port();
         let listen = format!("127.0.0.1:{port}");
         let mut arguments = vec!["--dir", "demo", "--listen", &listen];
         arguments.extend_from_slice(options);
-        let process = Process::start(&folder, "drover", command(&arguments));
-        let mut demo = Self { process, port, folder };
-        demo.wait_until("the demo is ready", |demo| demo.ask("GET", "/readyz", None).filter(|answer| answer.status == 200).map(drop));
-        demo
+        let mut command = command(&arguments);
+        prepare(&mut command);
+        let process = Process::start(&folder, "drover", command);
+        Self { process, port, folder }
     }
 
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Answer> {
@@ -301,4 +308,17 @@ fn an_edited_configuration_takes_effect_while_the_demo_runs() {
     let info = demo.get("/api/v1/info").expect("info");
     assert_eq!(info["needs_restart"], json!([]), "the address of the cluster was not found again");
     demo.stop();
+}
+
+/// Every thread of the pipeline's runtime is held for ever by a record, as an endless loop would. Whoever restarts the process has to be told, by a thread that is not held.
+#[cfg(feature = "failpoints")]
+#[test]
+fn liveness_tells_of_a_runtime_whose_threads_all_hang() {
+    let hang = |command: &mut Command| {
+        command.env("FAILPOINTS", "format_record=sleep(3600000)");
+    };
+    let mut demo = Demo::launch(RunFolder::new("demo", User::Same), &["--calm"], hang);
+    let told = demo.wait_until("the silence is told", |demo| demo.ask("GET", "/livez?verbose", None).filter(|answer| answer.status == 503));
+    assert!(told.text().contains("down: no turn for"), "{}", told.text());
+    demo.process.kill();
 }

@@ -15,7 +15,7 @@ use crate::data::{self, DataSet, Filled, JSON_300};
 use crate::endpoint::{Content, Endpoint};
 use crate::harness::drover::Drover;
 use crate::harness::http;
-use crate::harness::process::{Process, RunFolder, User, free_port};
+use crate::harness::process::{Process, RunFolder, User, cpu_seconds_of_threads, free_port};
 use crate::harness::wait::wait_until;
 use crate::latency::quantile;
 use crate::machine::Busy;
@@ -39,7 +39,7 @@ const RUNNING_WITHIN: Duration = Duration::from_secs(600);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 /// How many streams are read at once.
 const STREAMS: usize = 200;
-/// After streams have been opened or closed, before ingest is measured again.
+/// After the backlog has been rewound, before ingest is measured: a phase has no rewind in it, and the backlog does not end in it.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// The first argument of the process that is compared with.
 pub const BARE: &str = "bare";
@@ -83,12 +83,13 @@ pub fn run(options: &Options, many: &Many, endpoint: &Endpoint) {
     let backlog = data::fill(&many.kafka, BACKLOG, options.records(BACKLOG.records).max(options.pick(1, 3_000_000)));
     let stage = Stage::start(many, topics, backlog, endpoint);
     let is_over = AtomicBool::new(false);
-    let (answers, streams) = thread::scope(|scope| {
+    let answers = thread::scope(|scope| {
         scope.spawn(|| keep_reading(&stage, &is_over));
         let _over = Over(&is_over);
         wait_until("the backlog is read", RUNNING_WITHIN, || (endpoint.documents() > backlog.records / 10).then_some(()));
-        (answers(&stage, many, options), streams(&stage, many, options))
+        answers(&stage, many, options)
     });
+    let streams = streams(&stage, many, options);
     report::publish(&answers_section(&answers, &stage, options), options);
     report::publish(&streams_section(&streams, &stage, options), options);
 }
@@ -122,6 +123,15 @@ impl<'a> Stage<'a> {
         Self { drover, bare, bare_port, endpoint, backlog, tasks, _folder: folder }
     }
 
+    /// Has the backlog read from its beginning.
+    fn rewind(&self) {
+        let url = format!("{}/api/v1/topics/{}/rewind", self.drover.url(), self.backlog.set.topic);
+        let authorization = format!("Bearer {TOKEN}");
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        let body = json!({"to": "earliest"}).to_string().into_bytes();
+        http::send("POST", &url, &headers, Some(body)).expect("an answer").ok();
+    }
+
     fn port_of(&self, ask: Ask) -> u16 {
         if ask == Ask::Bare { self.bare_port } else { self.drover.port() }
     }
@@ -138,16 +148,12 @@ impl Drop for Over<'_> {
 
 /// Begins with the backlog anew before it ends, until told to stop.
 fn keep_reading(stage: &Stage<'_>, is_over: &AtomicBool) {
-    let url = format!("{}/api/v1/topics/{}/rewind", stage.drover.url(), stage.backlog.set.topic);
-    let authorization = format!("Bearer {TOKEN}");
-    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
     let rewound_after = (stage.backlog.records as f64 * REWOUND_AFTER) as u64;
     let mut next = rewound_after;
     while !is_over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20));
         if stage.endpoint.documents() >= next {
-            let body = json!({"to": "earliest"}).to_string().into_bytes();
-            http::send("POST", &url, &headers, Some(body)).expect("an answer").ok();
+            stage.rewind();
             next = stage.endpoint.documents() + rewound_after;
         }
     }
@@ -305,36 +311,45 @@ fn note(samples: &mut Samples, ask: Ask, seconds: f64, answer: &Answer, body: &[
     }
 }
 
-/// Thousand records per second of each phase.
+/// What each phase has shown.
 struct Phases {
-    without: Vec<f64>,
-    with: Vec<f64>,
+    without: Vec<Phase>,
+    with: Vec<Phase>,
     /// Frames that each stream got in a second, and megabytes that all of them had read before the phase.
     frames: f64,
     snapshots_megabytes: f64,
     foreign: f64,
 }
 
+struct Phase {
+    /// Thousand records per second.
+    rate: f64,
+    /// Processors that the API's thread had.
+    api: f64,
+}
+
 fn streams(stage: &Stage<'_>, many: &Many, options: &Options) -> Phases {
-    let (pairs, span) = options.pick((4, Duration::from_secs(12)), (2, Duration::from_secs(4)));
+    let (pairs, span) = options.pick((8, Duration::from_secs(10)), (2, Duration::from_secs(4)));
     let busy = Busy::begin(&many.kafka, &stage.drover);
     let (mut without, mut with, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
     for number in 0..pairs {
         let alone = || {
+            stage.rewind();
             thread::sleep(SETTLED_AFTER);
-            rate(stage.endpoint, span)
+            phase(stage, span)
         };
         let mut beside = || {
             let streams = Streams::open(stage.drover.port(), TOKEN, STREAMS);
             wait_until("every stream has its snapshot", ANSWERED_WITHIN, || (streams.with_snapshot() == STREAMS).then_some(()));
+            stage.rewind();
             thread::sleep(SETTLED_AFTER);
             bytes += streams.bytes();
             let before = streams.frames();
-            let rate = rate(stage.endpoint, span);
+            let phase = phase(stage, span);
             let quietest = streams.frames_of_each().into_iter().min();
             assert!(quietest > Some(0) && streams.ended() == 0, "every stream gets frames to its end: {quietest:?}, {} ended", streams.ended());
             frames += streams.frames() - before;
-            rate
+            phase
         };
         // Whoever is second finds the machine as the first left it.
         if number % 2 == 0 {
@@ -354,13 +369,15 @@ fn streams(stage: &Stage<'_>, many: &Many, options: &Options) -> Phases {
     }
 }
 
-/// Thousand records per second for a while.
-fn rate(endpoint: &Endpoint, span: Duration) -> f64 {
-    let (from, before) = (Instant::now(), endpoint.documents());
+/// Looks on for a while.
+fn phase(stage: &Stage<'_>, span: Duration) -> Phase {
+    let api_seconds = || cpu_seconds_of_threads(stage.drover.id(), "drover-api");
+    let (from, before, api_before) = (Instant::now(), stage.endpoint.documents(), api_seconds());
     thread::sleep(span);
-    let rate = (endpoint.documents() - before) as f64 / from.elapsed().as_secs_f64() / 1e3;
-    assert!(rate > 0.0, "ingest stands still");
-    rate
+    let seconds = from.elapsed().as_secs_f64();
+    let phase = Phase { rate: (stage.endpoint.documents() - before) as f64 / seconds / 1e3, api: (api_seconds() - api_before) / seconds };
+    assert!(phase.rate > 0.0, "ingest stands still");
+    phase
 }
 
 /// The text of a target and whether it is met, where that can be said.
@@ -427,16 +444,19 @@ fn answers_section(answers: &Answers, stage: &Stage<'_>, options: &Options) -> S
 
 fn streams_section(phases: &Phases, stage: &Stage<'_>, options: &Options) -> Section {
     let is_judged = is_judged(phases.foreign, options);
-    let (without, with) = (Spread::of(phases.without.iter().copied()), Spread::of(phases.with.iter().copied()));
-    let pairs = Spread::of(phases.with.iter().zip(&phases.without).map(|(with, without)| with / without));
-    let mut table = Table::new(&["streams", "K events/s", "rate / rate without", "target"]);
-    table.row(vec!["0".to_owned(), without.text(0), "1.00".to_owned(), String::new()]);
-    table.row(vec![STREAMS.to_string(), with.text(0), pairs.text(2), verdict("≥ 0.95", pairs.median >= 0.95, is_judged)]);
+    let rates = |phases: &[Phase]| Spread::of(phases.iter().map(|phase| phase.rate));
+    let percents = |phases: &[Phase]| Spread::of(phases.iter().map(|phase| phase.api * 100.0));
+    let (without, with) = (rates(&phases.without), rates(&phases.with));
+    let pairs = Spread::of(phases.with.iter().zip(&phases.without).map(|(with, without)| with.rate / without.rate));
+    let mut table = Table::new(&["streams", "K events/s", "rate / rate without", "target", "API's thread, % of a core"]);
+    table.row(vec!["0".to_owned(), without.text(0), "1.00".to_owned(), String::new(), percents(&phases.without).text(1)]);
+    let target = verdict("≥ 0.95", pairs.median >= 0.95, is_judged);
+    table.row(vec![STREAMS.to_string(), with.text(0), pairs.text(2), target, percents(&phases.with).text(1)]);
     let bar = |label: &str, value, is_ours| Bar { label: label.to_owned(), value, is_ours };
     let bars = vec![bar("without streams", without, false), bar(&format!("beside {STREAMS} streams"), with, true)];
     let panel = Panel { title: "Thousand events per second (more is better)".to_owned(), decimals: 0, bars };
     let notes = format!(
-        "The same drover. Medians, in brackets lowest and highest of {} phases of each kind by turns; the ratio is that of neighbours. All clients read `GET /api/v1/stream` and everything that comes: first a snapshot of {} tasks, together \
+        "The same drover. Medians, in brackets lowest and highest of {} phases of each kind by turns; the ratio is that of neighbours. Before each phase the topic is rewound. All clients read `GET /api/v1/stream` and everything that comes: first a snapshot of {} tasks, together \
          {:.0} MB, which is not in the figures, then {:.1} frames a second each.",
         phases.with.len(),
         stage.tasks,

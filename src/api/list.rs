@@ -3,7 +3,7 @@
 //! Guarantees that following `next` to the end shows every row that did not move exactly once: a cursor holds the sort keys of the last row, not a count, so rows that come and go
 //! elsewhere neither repeat nor hide others. A cursor is bound to its list, filters and order; any other text, and a cursor used elsewhere, is refused.
 //!
-//! A page of ten thousand rows is asked for many times a second: rows are compared where they are, and only as many are put in order as are shown.
+//! A page of ten thousand rows is asked for many times a second: rows are compared where they are, only as many are put in order as are shown, and no more are looked at than are shown where no order is asked for.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -159,7 +159,7 @@ impl<F: SortField> Paging<F> {
         Self { order, limit, after, fingerprint: params.fingerprint().to_owned() }
     }
 
-    /// The page of `rows`, and the cursor of the next one.
+    /// The page of `rows`, which come in the order of their identities, and the cursor of the next one.
     pub(super) fn page<'a, T, const N: usize>(
         &self,
         rows: impl Iterator<Item = &'a T>,
@@ -173,16 +173,18 @@ impl<F: SortField> Paging<F> {
             let after = self.after.as_ref();
             after.is_none_or(|after| self.order.compare(keys_of(row), after.iter().map(Key::lent)) == Ordering::Greater)
         };
-        let mut page: Vec<&'a T> = rows.filter(|row| is_after(row)).collect();
+        let mut rows = rows.filter(|row| is_after(row));
+        // The order that nobody has to ask for is the one that the rows have: no more of them are looked at than are shown.
+        let mut page: Vec<&'a T> = if self.order.0.is_empty() { rows.by_ref().take(self.limit + 1).collect() } else { rows.collect() };
         let has_more = page.len() > self.limit;
-        // Snapshots hold their rows in the order that nobody has to ask for.
-        if !page.is_sorted_by(|left, right| compare(left, right).is_le()) {
+        if !self.order.0.is_empty() {
             if has_more {
                 page.select_nth_unstable_by(self.limit, compare);
                 page.truncate(self.limit);
             }
             page.sort_unstable_by(compare);
         }
+        debug_assert!(page.is_sorted_by(|left, right| compare(left, right).is_le()), "rows come in the order of their identities");
         page.truncate(self.limit);
         let next = if has_more { page.last().map(|row| cursor(&self.fingerprint, keys_of(row).collect())) } else { None };
         (page, next)

@@ -344,7 +344,18 @@ impl Drop for Process {
 
 /// User and system time of all threads of a process so far, in seconds.
 pub fn cpu_seconds_of(id: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
+    cpu_seconds_in(&format!("/proc/{id}/stat"))
+}
+
+/// The same of the threads of this name.
+pub fn cpu_seconds_of_threads(id: u32, name: &str) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).expect("a running process").map(|thread| thread.expect("a thread").path());
+    let named = threads.filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|known| known.trim_end() == name));
+    named.map(|thread| cpu_seconds_in(&thread.join("stat").display().to_string())).sum()
+}
+
+fn cpu_seconds_in(path: &str) -> f64 {
+    let stat = fs::read_to_string(path).expect("a running process");
     // The second field is the name in brackets and may contain spaces; utime and stime are fields 14 and 15 (proc(5)).
     let after_name = stat.rsplit_once(')').expect("the name in brackets").1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();

@@ -78,6 +78,8 @@ impl Broker {
         let mut settings = ClientConfig::new();
         // Compressed, because the cluster keeps only so many bytes.
         settings.set("test.mock.num.brokers", "1").set("compression.type", "zstd").set("message.max.bytes", "4000000").set("linger.ms", "5");
+        // Longer pauses, on a busy machine two or three after each other, are as long as a test waits.
+        settings.set("reconnect.backoff.max.ms", "1000");
         let producer: FutureProducer = settings.create().expect("a mock cluster");
         let broker = Self { producer, ledger: BTreeMap::new() };
         // Without this the first member of a group waits three seconds for others.

@@ -18,7 +18,7 @@ run: ## builds drover and starts its demo, whose page is at http://127.0.0.1:808
 	cargo run --locked --release -- demo $(DEMO)
 
 test: ## everything: prerequisites, lint, documentation, hermetic tests, READMEs, page, API, monitoring, real servers, faults; prints the seconds of each part
-	@bash .ci/parts.sh prerequisites lint lint-files doc test-hermetic test-readme test-web test-contract test-monitoring servers test-real test-faults
+	@bash .ci/parts.sh prerequisites servers+ lint lint-files doc test-hermetic test-readme test-web test-contract test-monitoring servers test-real test-faults
 
 prerequisites: ## checks what the tests need; as root installs what is missing
 	@bash .ci/prerequisites.sh

@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 const SNAPSHOT: &[u8] = b"\nevent: snapshot\n";
 const FRAMES: [&[u8]; 3] = [b"\nevent: topic\n", b"\nevent: task\n", b"\nevent: event\n"];
 
+/// The name of the thread that reads.
+pub const THREAD: &str = "streams";
+
 /// What one client has got.
 #[derive(Debug, Default)]
 struct Got {
@@ -36,7 +39,7 @@ impl Streams {
         let got: Vec<Arc<Got>> = (0..count).map(|_| Arc::default()).collect();
         let (close, closed) = oneshot::channel();
         let clients = got.clone();
-        let thread = thread::spawn(move || {
+        let body = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 for got in clients {
@@ -48,7 +51,8 @@ impl Streams {
                 }
                 let _ = closed.await;
             });
-        });
+        };
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(body).expect("a thread");
         Self { got, close: Some(close), thread: Some(thread) }
     }
 

@@ -295,15 +295,19 @@ fn details(topic: &Document) -> Table {
 
 async fn add(context: &Context, topic: AddArgs) -> Result<(), Failure> {
     let route = path(&topic.name, None);
-    let mut request = Request::new(Method::PUT, &route).dry_run(topic.dry_run).json(&Value::Object(fields(&topic)));
-    if topic.create_only {
-        request = request.header(IF_NONE_MATCH, "*");
-    }
+    let put = |is_dry_run: bool| {
+        let request = Request::new(Method::PUT, &route).dry_run(is_dry_run).json(&Value::Object(fields(&topic)));
+        if topic.create_only { request.header(IF_NONE_MATCH, "*") } else { request }
+    };
     let advised = |failure: Failure| {
         let advice = "it was added before; leave out --create-only to replace it";
         if topic.create_only { failure.advised("precondition-failed", advice) } else { failure }
     };
-    let answer = context.client.send(request).await.map_err(advised)?;
+    let lives = match topic.wait.within() {
+        Some(_) => lives_to_begin(context, &topic.name, put(true)).await?,
+        None => Vec::new(),
+    };
+    let answer = context.client.send(put(topic.dry_run)).await.map_err(advised)?;
     if topic.dry_run {
         return show_dry_run(context, answer).map_err(advised);
     }
@@ -311,8 +315,17 @@ async fn add(context: &Context, topic: AddArgs) -> Result<(), Failure> {
     tell(&format!("{} {}", if answer.status == 201 { "added" } else { "replaced" }, topic.name));
     tell_if_late(answer.is_applied);
     let Some(within) = topic.wait.within() else { return context.printer.show(&document, one) };
-    wait::until_running(context, &topic.name, &[], within).await?;
+    wait::until_running(context, &topic.name, &lives, within).await?;
     show_now(context, &topic.name).await
+}
+
+/// Partition and incarnation of the lives that begin because of a change. The ones before may still run when the change is stored, and would be taken for them.
+async fn lives_to_begin(context: &Context, name: &TopicName, change: Request<'_>) -> Result<Vec<(i64, i64)>, Failure> {
+    let would = context.client.one(context.client.send(change).await?.document, DRY_RUN)?;
+    let ended: Vec<String> = would.items("would.restart").iter().map(|task| task.cell("")).collect();
+    let tasks = if ended.is_empty() { Vec::new() } else { wait::tasks_of(context, name).await? };
+    let lives = tasks.iter().filter(|task| ended.contains(&format!("{}/{}", task.cell("topic"), task.cell("partition"))));
+    Ok(lives.filter_map(|task| Some((task.number("partition")?, task.number("incarnation")? + 1))).collect())
 }
 
 /// The fields of the spec that were given.

@@ -164,7 +164,8 @@ fn style() -> ProgressStyle {
     style.map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━╸─"))
 }
 
-async fn tasks_of(context: &Context, name: &TopicName) -> Result<Vec<Document>, Failure> {
+/// The topic's tasks, page by page.
+pub(super) async fn tasks_of(context: &Context, name: &TopicName) -> Result<Vec<Document>, Failure> {
     let mut tasks = Vec::new();
     let query = [("topic", name.to_string())];
     let gather = |page: Document| {

@@ -805,7 +805,9 @@ fn following_shows_each_event_once_and_survives_a_restart() {
 #[test]
 fn waiting_ends_at_its_deadline_and_says_why_nothing_runs() {
     let topic = r#"{"name":"x","sources":[],"status":{"state":"waiting","reason":{"code":"topic_missing","message":"Kafka has no topic\nx","remedy":"create it"}}}"#;
+    let tried = r#"{"valid":true,"action":"create","errors":[],"warnings":[],"resolved":null,"would":{"start":[],"stop":[],"restart":[]}}"#;
     let server = Server::of(&[
+        ("PUT /api/v1/topics/x?dry_run=true", Scripted::json(200, tried)),
         ("PUT /api/v1/topics/x", Scripted::json(201, topic)),
         ("GET /api/v1/topics/x", Scripted::json(200, topic)),
         ("GET /api/v1/tasks?topic=x&limit=1000", Scripted::json(200, r#"{"items":[],"next":null,"scope":"instance"}"#)),
@@ -857,6 +859,18 @@ fn the_commands_do_their_work_on_a_whole_drover() {
     assert_eq!(code(&drover(&url, &["tasks", "get", "orders", "7"])), 4);
     let tasks: Value = serde_json::from_str(&ok(&url, &["tasks", "--topic", "orders", "-o", "json"])).expect("JSON");
     assert_eq!(tasks["items"][0]["restarts_total"], 2);
+
+    let lives = || -> Vec<i64> {
+        let tasks: Value = serde_json::from_str(&ok(&url, &["tasks", "--topic", "orders", "-o", "json"])).expect("JSON");
+        tasks["items"].as_array().expect("items").iter().map(|task| task["incarnation"].as_i64().expect("a number")).collect()
+    };
+    let before = lives();
+    ok(&url, &["topics", "add", "orders", "--format", "json", "--label", "team=shop", "--index", "orders-again", "--wait"]);
+    let after = lives();
+    assert!(
+        after.len() == 2 && after.iter().zip(&before).all(|(new, old)| new > old),
+        "the lives under the old spec were waited for: {before:?}, {after:?}"
+    );
 
     let status = wait_until("the status is ok", SOON, || {
         let output = drover(&url, &["status", "--fail-on", "degraded"]);

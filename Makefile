@@ -4,6 +4,9 @@ SHELL := /bin/bash
 # One set of features for everything that is tested, so that nothing is compiled twice.
 FEATURES := --features failpoints
 
+# Most tests wait for a server, so there are more at once than processors.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 1)))
+
 # The drover of test-readme, test-web, test-contract and test-monitoring; empty: the one that test-hermetic has built.
 export DROVER_BINARY
 

@@ -43,17 +43,12 @@ impl<C: ConsumerContext + 'static> OwnQueue<C> {
     /// assigned until now is carried out by librdkafka's main thread some time after `incremental_unassign` has returned, and ends the forwarding (`rd_kafka_toppar_fetch_stop`), which the
     /// next start does not set again: records would gather where nobody reads, without an error. The main thread takes its work in order, so when `incremental_assign` has returned, the stop is done.
     pub(super) fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
-        let take_over_all = || partitions.elements().iter().for_each(|element| self.take_over(element.topic(), element.partition()));
+        let deaf = (partitions.count() > 0 && is_deaf()).then(|| Self::new(self.consumer.clone()));
+        let queue = deaf.as_ref().map_or(self.queue, |nobodys| nobodys.queue);
+        let take_over_all = || partitions.elements().iter().for_each(|element| self.forward(element.topic(), element.partition(), queue));
         take_over_all();
         self.consumer.incremental_assign(partitions)?;
         take_over_all();
-        if partitions.count() > 0 {
-            // `deaf`: the records of these partitions go where nobody reads.
-            fail::fail_point!("deaf", |_| {
-                partitions.elements().iter().for_each(|element| self.forward(element.topic(), element.partition(), ptr::null_mut()));
-                Ok(())
-            });
-        }
         Ok(())
     }
 
@@ -92,6 +87,12 @@ impl<C: ConsumerContext + 'static> Drop for OwnQueue<C> {
         // SAFETY: created in `new`, destroyed once, before the client (`consumer` is dropped after this).
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
     }
+}
+
+/// The failpoint `deaf`: the records of the partitions that are assigned go to a queue that nobody reads, from the first one on.
+fn is_deaf() -> bool {
+    fail::fail_point!("deaf", |_| true);
+    false
 }
 
 /// Messages that were consumed together; reused from one call to the next.

@@ -94,6 +94,7 @@ fn request_id(headers: &HeaderMap) -> String {
     }
 }
 
+/// An id for a request that brought none.
 pub(super) fn new_request_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

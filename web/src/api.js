@@ -131,6 +131,8 @@ export const tryRedrive = async (topic, errorType) => (await send('POST', `/api/
 export const redrive = async (topic, errorType) => (await send('POST', `/api/v1/dead-letters/redrive?${lettersQuery(topic, errorType)}`)).value;
 export const redriveOne = async (id) => (await send('POST', `/api/v1/dead-letters/${encodeURIComponent(id)}/redrive`)).value;
 
+export const deleteLetter = async (id) => send('DELETE', `/api/v1/dead-letters/${encodeURIComponent(id)}`);
+
 /** A topic and the tag of its entry in the store. */
 export async function topic(name) {
   const { answer, value } = await send('GET', topicPath(name));

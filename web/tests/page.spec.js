@@ -537,6 +537,26 @@ test.describe('dead letters', () => {
     expect(fixture.asked('POST', '/redrive').every((request) => request.path.includes('dry_run=true'))).toBe(true);
   });
 
+  test('a letter is deleted only by who says so twice', async ({ page, fixture }) => {
+    fixture.letters = [letter('orders', 0, 7), letter('orders', 1, 8, { payload_base64: null, truncated: true })];
+    await open(page, fixture);
+    const dialog = await openLetters(page, 'orders');
+    const rows = dialog.getByRole('listitem');
+    // What cannot be sent again can be deleted, too.
+    await dialog.getByRole('button', { name: 'Delete Partition 1, offset 8' }).click();
+    const question = dialog.getByRole('alertdialog', { name: 'Delete Partition 1, offset 8' });
+    await expect(question.getByRole('button', { name: 'Cancel' })).toBeFocused();
+    await page.keyboard.press('Enter');
+    await expect(question).toBeHidden();
+    expect(fixture.asked('DELETE', '/api/v1/dead-letters')).toEqual([]);
+    await dialog.getByRole('button', { name: 'Delete Partition 1, offset 8' }).click();
+    await question.getByRole('button', { name: 'Delete' }).click();
+    await expect(dialog).toContainText('Deleted: partition 1, offset 8.');
+    await expect(rows).toHaveCount(1);
+    await expect(rows).toContainText('Partition 0, offset 7');
+    expect(fixture.asked('DELETE', '/api/v1/dead-letters').map((request) => request.path)).toEqual(['/api/v1/dead-letters/HK2wYQabcdefghijklmnop%3A1%3A8']);
+  });
+
   test('many are shown a part at a time, and what a record says stays text', async ({ page, fixture }) => {
     const nasty = '<img src=x onerror=alert(1)>';
     fixture.letters = Array.from({ length: 120 }, (_, offset) => letter('orders', 0, offset, { payload_base64: btoa(nasty), error: { type: nasty, reason: nasty, status: null } }));

@@ -45,6 +45,8 @@ for (const [scene, make] of Object.entries(scenes)) {
         await shot('-letters');
         await page.setViewportSize({ width: 390, height: 844 });
         await shot('-letters-narrow');
+        await page.locator('dialog .danger').first().click();
+        await shot('-letters-delete');
         await page.setViewportSize({ width: 1360, height: 900 });
         await page.keyboard.press('Escape');
         fixture.role = 'read';

@@ -1,4 +1,4 @@
-// The dead letters of a topic: records that no server would take, with the reason, and how they are sent again.
+// The dead letters of a topic: records that no server would take, with the reason, and how they are sent again or deleted.
 
 import { html, useEffect, useRef, useState } from '../../vendor/preact.js';
 import * as api from '../api.js';
@@ -21,7 +21,8 @@ export function LettersDialog({ name, onClose }) {
   const [failure, setFailure] = useState(null);
   /** How many letters the reader is asked about; null = nothing is asked. */
   const [asked, setAsked] = useState(null);
-  const [accepted, setAccepted] = useState(null);
+  /** What was done last: a text's key and its values. */
+  const [done, setDone] = useState(null);
   const [isBusy, setBusy] = useState(false);
   const latest = useRef(0);
 
@@ -54,12 +55,14 @@ export function LettersDialog({ name, onClose }) {
     }
     setBusy(false);
   };
-  const sent = ({ accepted: number }) => {
+  const tell = (key, values) => {
     setAsked(null);
-    setAccepted(number);
+    setDone({ key, values });
     refresh();
     look();
   };
+  const sent = ({ accepted }) => tell('letters.accepted', { count: count(accepted) });
+  const remove = (letter) => act(() => api.deleteLetter(letter.id), () => tell('letters.deleted', place(letter)));
   const choose = (event) => {
     setErrorType(event.currentTarget.value);
     setLimit(STEP);
@@ -80,15 +83,16 @@ export function LettersDialog({ name, onClose }) {
         ${mayChange() && found?.items.length > 0 && asked === null && html`
           <button type="button" disabled=${isBusy} onClick=${() => act(() => api.tryRedrive(name, errorType), (answer) => setAsked(answer.accepted))}>${t('letters.again_all')}</button>`}
       </div>
-      ${asked !== null && html`<${Confirm} number=${asked} isBusy=${isBusy} onCancel=${() => setAsked(null)} onSend=${() => act(() => api.redrive(name, errorType), sent)} />`}
+      ${asked !== null && html`<${Confirm} label=${t('letters.again_all')} question=${t('letters.confirm', { count: count(asked) })} answer=${t('letters.confirm.send', { count: count(asked) })}
+        isBusy=${isBusy} isNothing=${asked === 0} onCancel=${() => setAsked(null)} onConfirm=${() => act(() => api.redrive(name, errorType), sent)} />`}
       <div class="answer" aria-live="polite">
-        ${accepted !== null && html`<p><strong>${t('letters.accepted', { count: count(accepted) })}</strong></p>`}
+        ${done !== null && html`<p><strong>${t(done.key, done.values)}</strong></p>`}
         ${failure && html`<p class="error"><${FailureText} failure=${failure} /></p>`}
         ${found === null && failure === null && html`<p class="aside">${t('loading')}</p>`}
         ${found?.items.length === 0 && html`<p class="aside">${t('letters.none')}</p>`}
       </div>
       ${found?.items.length > 0 && html`<ul class="letters" aria-label=${t('letters.title', { name })}>
-        ${found.items.map((letter) => html`<${Letter} key=${letter.id} letter=${letter} isBusy=${isBusy} onSend=${() => act(() => api.redriveOne(letter.id), sent)} />`)}
+        ${found.items.map((letter) => html`<${Letter} key=${letter.id} letter=${letter} isBusy=${isBusy} onSend=${() => act(() => api.redriveOne(letter.id), sent)} onDelete=${() => remove(letter)} />`)}
       </ul>`}
       ${found?.next && html`<p class="aside more-letters">${t('letters.shown', { count: count(found.items.length) })}
         ${limit < MOST && html`<button type="button" onClick=${() => setLimit(Math.min(limit + STEP, MOST))}>${t('letters.more')}</button>`}</p>`}
@@ -97,16 +101,16 @@ export function LettersDialog({ name, onClose }) {
   `;
 }
 
-function Confirm({ number, isBusy, onCancel, onSend }) {
+function Confirm({ label, question, answer, isBusy, isNothing, isDanger, onCancel, onConfirm }) {
   const cancel = useRef(null);
   // What follows from a second press of the same key must be chosen.
   useEffect(() => cancel.current?.focus(), []);
   return html`
-    <div class="banner is-degraded" role="alertdialog" aria-label=${t('letters.again_all')}>
-      <p>${t('letters.confirm', { count: count(number) })}</p>
+    <div class="banner is-degraded" role="alertdialog" aria-label=${label}>
+      <p>${question}</p>
       <p class="aside">
         <button type="button" ref=${cancel} onClick=${onCancel} disabled=${isBusy}>${t('cancel')}</button>
-        <button type="button" class="primary" onClick=${onSend} disabled=${isBusy || number === 0}>${isBusy ? t('working') : t('letters.confirm.send', { count: count(number) })}</button>
+        <button type="button" class=${isDanger ? 'danger' : 'primary'} onClick=${onConfirm} disabled=${isBusy || isNothing}>${isBusy ? t('working') : answer}</button>
       </p>
     </div>
   `;
@@ -115,17 +119,25 @@ function Confirm({ number, isBusy, onCancel, onSend }) {
 /** Whether the store could not keep the record. */
 const isGone = (letter) => letter.payload_base64 === null && letter.payload_bytes > 0;
 
-function Letter({ letter, isBusy, onSend }) {
+/** Where the record was. */
+const place = ({ partition, offset }) => ({ partition, offset });
+
+function Letter({ letter, isBusy, onSend, onDelete }) {
   const { now } = state;
-  const place = t('letters.place', { partition: letter.partition, offset: letter.offset });
+  const [isAsked, setAsked] = useState(false);
+  const name = t('letters.place', place(letter));
+  const button = (action, onClick, kind) => html`<button type="button" class=${kind} aria-label=${t('action.of', { action, name })} disabled=${isBusy} onClick=${onClick}>${action}</button>`;
   return html`
     <li>
       <div class="letter-head">
-        <strong>${place}</strong>
+        <strong>${name}</strong>
         <span class="badge">${term('letter_cause', letter.cause)}</span>
         <span class="aside"><${Ago} at=${letter.last_at} now=${now} /> · ${t('letters.attempts', { count: count(letter.attempts) })}${letter.redriven_at && html` · ${t('letters.redriven')} <${Ago} at=${letter.redriven_at} now=${now} />`}</span>
-        ${mayChange() && !isGone(letter) && html`<button type="button" aria-label=${t('action.of', { action: t('letters.again'), name: place })} disabled=${isBusy} onClick=${onSend}>${t('letters.again')}</button>`}
+        ${mayChange() && !isGone(letter) && button(t('letters.again'), onSend)}
+        ${mayChange() && !isAsked && button(t('letters.delete'), () => setAsked(true), 'danger')}
       </div>
+      ${isAsked && html`<${Confirm} label=${t('action.of', { action: t('letters.delete'), name })} question=${t('letters.delete.confirm')} answer=${t('letters.delete')}
+        isBusy=${isBusy} isDanger=${true} onCancel=${() => setAsked(false)} onConfirm=${onDelete} />`}
       <p><bdi><code>${letter.error.type}</code></bdi>${letter.error.status !== null && ` ${letter.error.status}`}<br /><bdi>${letter.error.reason}</bdi></p>
       <${Payload} letter=${letter} />
     </li>

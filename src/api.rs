@@ -28,6 +28,7 @@
 //! | the last minutes of a topic | `series` |
 //! | the stream of changes | `stream` |
 //! | connections and their limits | `serve` |
+//! | the answer to a head that is no request | `refusals` |
 //! | the certificate, read again | `tls` |
 //! | how tokens and certificate are read again | `reread` |
 

@@ -173,11 +173,12 @@ impl<F: SortField> Paging<F> {
             let after = self.after.as_ref();
             after.is_none_or(|after| self.order.compare(keys_of(row), after.iter().map(Key::lent)) == Ordering::Greater)
         };
-        let mut rows = rows.filter(|row| is_after(row));
+        let rows = rows.filter(|row| is_after(row));
         // The order that nobody has to ask for is the one that the rows have: no more of them are looked at than are shown.
-        let mut page: Vec<&'a T> = if self.order.0.is_empty() { rows.by_ref().take(self.limit + 1).collect() } else { rows.collect() };
+        let is_as_it_comes = order.0.is_empty();
+        let mut page: Vec<&'a T> = if is_as_it_comes { rows.take(self.limit + 1).collect() } else { rows.collect() };
         let has_more = page.len() > self.limit;
-        if !self.order.0.is_empty() {
+        if !is_as_it_comes {
             if has_more {
                 page.select_nth_unstable_by(self.limit, compare);
                 page.truncate(self.limit);

@@ -1,7 +1,7 @@
 //! The API on a runtime of its own, in a thread of its own.
 //!
 //! Guarantees that nothing which the pipeline computes keeps a probe or a page waiting: the API competes for a processor as any thread does, and not for a turn on a runtime thread that is formatting a chunk. With
-//! ten thousand tasks and ingest on both processors the 99th percentile of `GET /livez` is 1.1 times that of a handler that does nothing; on the pipeline's runtime it was twice that (`benches/README.md`). And `/livez`
+//! ten thousand tasks and ingest on both processors the 99th percentile of `GET /livez` is that of a handler that does nothing; on the pipeline's runtime it was twice that (`benches/README.md`). And `/livez`
 //! can be asked when the pipeline's runtime hangs, which is when it has something to say.
 //!
 //! Owns the runtime, which ends with this life of the part.

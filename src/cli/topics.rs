@@ -319,11 +319,14 @@ async fn add(context: &Context, topic: AddArgs) -> Result<(), Failure> {
     show_now(context, &topic.name).await
 }
 
-/// Partition and incarnation of the lives that begin because of a change. The ones before may still run when the change is stored, and would be taken for them.
+/// Partition and incarnation of the lives that begin because of a change, which is tried for that where there are tasks. The ones before may still run when the change is stored, and would be taken for them.
 async fn lives_to_begin(context: &Context, name: &TopicName, change: Request<'_>) -> Result<Vec<(i64, i64)>, Failure> {
+    let tasks = wait::tasks_of(context, name).await?;
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
     let would = context.client.one(context.client.send(change).await?.document, DRY_RUN)?;
     let ended: Vec<String> = would.items("would.restart").iter().map(|task| task.cell("")).collect();
-    let tasks = if ended.is_empty() { Vec::new() } else { wait::tasks_of(context, name).await? };
     let lives = tasks.iter().filter(|task| ended.contains(&format!("{}/{}", task.cell("topic"), task.cell("partition"))));
     Ok(lives.filter_map(|task| Some((task.number("partition")?, task.number("incarnation")? + 1))).collect())
 }

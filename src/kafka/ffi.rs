@@ -58,10 +58,10 @@ impl<C: ConsumerContext + 'static> OwnQueue<C> {
         self.forward(topic, partition, self.queue);
     }
 
-    /// `to` is a queue of this client, or null for none.
+    /// `to` is a queue of this client.
     fn forward(&self, topic: &str, partition: i32, to: *mut sys::rd_kafka_queue_t) {
         let Ok(name) = CString::new(topic) else { return };
-        // SAFETY: client, name and both queues are valid for the calls, and forwarding to null ends it; the reference to the partition's queue is given back at once, forwarding keeps its own.
+        // SAFETY: client, name and both queues are valid for the calls; the reference to the partition's queue is given back at once, forwarding keeps its own.
         unsafe {
             let source = sys::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), name.as_ptr(), partition);
             if source.is_null() {

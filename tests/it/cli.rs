@@ -805,9 +805,7 @@ fn following_shows_each_event_once_and_survives_a_restart() {
 #[test]
 fn waiting_ends_at_its_deadline_and_says_why_nothing_runs() {
     let topic = r#"{"name":"x","sources":[],"status":{"state":"waiting","reason":{"code":"topic_missing","message":"Kafka has no topic\nx","remedy":"create it"}}}"#;
-    let tried = r#"{"valid":true,"action":"create","errors":[],"warnings":[],"resolved":null,"would":{"start":[],"stop":[],"restart":[]}}"#;
     let server = Server::of(&[
-        ("PUT /api/v1/topics/x?dry_run=true", Scripted::json(200, tried)),
         ("PUT /api/v1/topics/x", Scripted::json(201, topic)),
         ("GET /api/v1/topics/x", Scripted::json(200, topic)),
         ("GET /api/v1/tasks?topic=x&limit=1000", Scripted::json(200, r#"{"items":[],"next":null,"scope":"instance"}"#)),

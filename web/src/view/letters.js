@@ -62,7 +62,7 @@ export function LettersDialog({ name, onClose }) {
     look();
   };
   const sent = ({ accepted }) => tell('letters.accepted', { count: count(accepted) });
-  const remove = (letter) => act(() => api.deleteLetter(letter.id), () => tell('letters.deleted', place(letter)));
+  const remove = (letter) => act(() => api.deleteLetter(letter.id), () => tell('letters.deleted', letter));
   const choose = (event) => {
     setErrorType(event.currentTarget.value);
     setLimit(STEP);
@@ -119,13 +119,10 @@ function Confirm({ label, question, answer, isBusy, isNothing, isDanger, onCance
 /** Whether the store could not keep the record. */
 const isGone = (letter) => letter.payload_base64 === null && letter.payload_bytes > 0;
 
-/** Where the record was. */
-const place = ({ partition, offset }) => ({ partition, offset });
-
 function Letter({ letter, isBusy, onSend, onDelete }) {
   const { now } = state;
   const [isAsked, setAsked] = useState(false);
-  const name = t('letters.place', place(letter));
+  const name = t('letters.place', letter);
   const button = (action, onClick, kind) => html`<button type="button" class=${kind} aria-label=${t('action.of', { action, name })} disabled=${isBusy} onClick=${onClick}>${action}</button>`;
   return html`
     <li>
